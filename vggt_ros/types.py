@@ -6,7 +6,10 @@ Conventions, everywhere: camera axes are OpenCV's (x right, y down, z forward); 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -71,8 +74,80 @@ class WindowPrediction:
     confidence: dict[int, np.ndarray]
     descriptor: np.ndarray
     tracks: TrackPrediction | None = None
-    notes: tuple[str, ...] = field(default=())
 
     def slot(self, index: int) -> int:
         """The slot of the frame with this index; ValueError when it is not in the window."""
         return self.indices.index(index)
+
+
+class Scale(IntEnum):
+    """What a length in the output means. Never call relative units metres."""
+
+    UNKNOWN = 0
+    RELATIVE = 1  # consistent within one epoch, unit arbitrary
+    METRIC = 2  # metres
+
+
+class State(IntEnum):
+    """What the odometry believes about itself."""
+
+    INITIALIZING = 0
+    TRACKING = 1
+    STATIONARY = 2
+    DEGRADED = 3
+    LOST = 4
+    RELOCALIZED = 5
+    PAUSED = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """One frame placed in the map.
+
+    T_map_camera: (4, 4) float64; covariance: (6, 6) of (x, y, z, rotation about x, y, z), in the map's axes, map units
+        and radians.
+    velocity: (6,) linear (map units / s) and angular (rad / s) velocity in the camera's axes, or None for the first
+        frame; velocity_covariance: (6, 6), likewise.
+    depth: (h, w) float32 z-depth in map units at the network's size, NaN invalid; confidence: (h, w) float32 in [0, 1).
+    K: (3, 3) in network pixels: the known one where there is one, else predicted and smoothed.
+    map: source pixels <-> network pixels.
+    """
+
+    frame: Frame
+    T_map_camera: np.ndarray
+    covariance: np.ndarray
+    velocity: np.ndarray | None
+    velocity_covariance: np.ndarray
+    depth: np.ndarray
+    confidence: np.ndarray
+    K: np.ndarray
+    map: PixelMap
+    state: State
+    scale: Scale
+    epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Live keypoints in one frame, struct of arrays of equal length N.
+
+    id: uint64, the same physical point until it dies, never reused within an epoch. uv: (N, 2) source pixels.
+    visibility, confidence: (N,) in [0, 1]. age: (N,) uint32 images. xyz: (N, 3) optical frame, map units, NaN unknown.
+    """
+
+    id: np.ndarray
+    uv: np.ndarray
+    visibility: np.ndarray
+    confidence: np.ndarray
+    age: np.ndarray
+    xyz: np.ndarray
+
+
+class Predictor(Protocol):
+    """Anything that looks at a window: the network held ready, or a simulation of it."""
+
+    def predict(
+        self, frames: Sequence[Frame], depth: Sequence[int] | None = None, queries: np.ndarray | None = None
+    ) -> WindowPrediction:
+        """See :meth:`vggt_ros.inference.NetworkPredictor.predict`."""
+        ...

@@ -143,8 +143,20 @@ class Tracks:
     xyz: np.ndarray
 
 
+class WindowTooLargeError(RuntimeError):
+    """The device has no memory for a window of this many frames."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(f'out of memory on the device with {frames} frames in the window')
+        self.frames = frames
+
+
 class Predictor(Protocol):
     """Anything that looks at a window: the network held ready, or a simulation of it."""
+
+    def pixel_map(self, size: tuple[int, int]) -> PixelMap:
+        """How source images of this (width, height) become the predictor's."""
+        ...
 
     def predict(
         self, frames: Sequence[Frame], depth: Sequence[int] | None = None, queries: np.ndarray | None = None

@@ -1,14 +1,14 @@
 """One consistent estimate out of a stream of windows.
 
-``plan`` chooses the frames that the network looks at; ``update`` places its answer in the map. The map of this module is
-a bounded list of keyframes; every window shares frames with it (anchors) and is aligned to it through them.
+``plan`` chooses the frames that the network looks at; ``update`` places its answer in the map. The map of this module
+is a bounded list of keyframes; every window shares frames with it (anchors) and is aligned to it through them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -27,8 +27,10 @@ class PredictionError(ValueError):
 
 @dataclass(frozen=True)
 class OdometryConfig:
-    """window: most frames the network sees at once. anchor_depths: anchors whose depth is predicted anew, for the scale.
+    """How windows are made and keyframes are kept.
 
+    window: most frames the network sees at once.
+    anchor_depths: how many anchors have their depth predicted anew, for the scale.
     keyframe_distance: a frame becomes a keyframe when rotation (rad) + translation / median depth from the latest
     keyframe exceeds this (AMB3R-VO's distance). keyframes: how many are kept. initial_frames: frames needed to begin.
     min_confidence: depth below this weight is not published and not used.
@@ -85,7 +87,6 @@ class Odometry:
         self.scale = Scale.UNKNOWN
         self.keyframes: deque[Keyframe] = deque(maxlen=self.config.keyframes)
         self.latest: Keyframe | None = None
-        self.last_estimate: Estimate | None = None
         self._log_scale = 0.0
         self._focal: np.ndarray | None = None
 
@@ -93,6 +94,10 @@ class Odometry:
         """Forget everything and begin a new epoch."""
         self.epoch += 1
         self._clear()
+
+    def shrink(self, window: int) -> None:
+        """See at most this many frames at once from now on."""
+        self.config = replace(self.config, window=window)
 
     def plan(self, new: Sequence[Frame]) -> Window | None:
         """The window for these new frames, oldest first; None while there are too few frames to begin."""
@@ -105,8 +110,10 @@ class Odometry:
             return Window(new, tuple(range(len(new))), len(new))
         anchors = self._anchors(self.config.window - len(new))
         frames = tuple(anchor.frame for anchor in anchors) + new
-        wanted = tuple(range(min(len(anchors), self.config.anchor_depths)))
-        return Window(frames, wanted + tuple(range(len(anchors), len(frames))), len(new))
+        # Keyframes hold the scale better than the frame published last, which hangs on them.
+        first = 1 if len(anchors) > 1 else 0
+        wanted = range(first, min(len(anchors), first + self.config.anchor_depths))
+        return Window(frames, (*wanted, *range(len(anchors), len(frames))), len(new))
 
     def _anchors(self, room: int) -> list[Keyframe]:
         """The frame published last, then keyframes, latest first: at least one, at most ``room``."""
@@ -164,7 +171,7 @@ class Odometry:
         depth = (prediction.depth[slot] * alignment.similarity.scale).astype(np.float32)
         depth[~((depth > 0) & (confidence >= self.config.min_confidence))] = np.nan
         covariance = self._pose_covariance(T, alignment, depth)
-        velocity, velocity_covariance = self._velocity(frame, T, alignment, covariance)
+        velocity, velocity_covariance = self._velocity(window, prediction, alignment, slot, covariance)
         return Estimate(
             frame=frame,
             T_map_camera=T,
@@ -202,22 +209,28 @@ class Odometry:
         return covariance
 
     def _velocity(
-        self, frame: Frame, T: np.ndarray, alignment: Alignment, covariance: np.ndarray
+        self,
+        window: Window,
+        prediction: WindowPrediction,
+        alignment: Alignment,
+        slot: int,
+        covariance: np.ndarray,
     ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Velocity in the camera's axes from the step since the last published frame."""
-        last = self.last_estimate
-        if last is None or frame.stamp <= last.frame.stamp:
+        """Velocity in the camera's axes from the step since the frame before, both taken in this one window."""
+        before = slot - 1 if slot > len(window.frames) - window.new else 0
+        seconds = (window.frames[slot].stamp - window.frames[before].stamp) * 1e-9
+        if seconds <= 0:
             return None, np.diag([1e6] * 6)
-        seconds = (frame.stamp - last.frame.stamp) * 1e-9
-        increment = camera.invert(T) @ last.T_map_camera
-        linear = -increment[:3, 3] / seconds
-        angular = Rotation.from_matrix(increment[:3, :3]).inv().as_rotvec() / seconds
-        turn = np.kron(np.eye(2), T[:3, :3].T)
-        return np.concatenate([linear, angular]), 2 * turn @ covariance @ turn.T / seconds**2
+        T = prediction.T_window_camera
+        step = camera.invert(T[slot]) @ T[before]
+        linear = -alignment.similarity.scale * step[:3, 3] / seconds
+        angular = Rotation.from_matrix(step[:3, :3]).inv().as_rotvec() / seconds
+        turn = np.kron(np.eye(2), (alignment.similarity.R @ T[slot][:3, :3]).T)
+        return np.concatenate([linear, angular]), turn @ covariance @ turn.T / seconds**2
 
     def _remember(self, estimate: Estimate) -> None:
         keyframe = Keyframe(estimate.frame, estimate.T_map_camera, estimate.depth, estimate.confidence)
-        self.latest, self.last_estimate = keyframe, estimate
+        self.latest = keyframe
         if not self.keyframes or pose_distance(self.keyframes[-1], keyframe) > self.config.keyframe_distance:
             self.keyframes.append(keyframe)
 

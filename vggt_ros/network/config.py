@@ -1,0 +1,121 @@
+"""The size of a VGGT network as one dataclass, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+# Width and depth of the published DINOv2 backbones with registers; every head is 64 wide.
+DINOV2_DEPTHS = {'dinov2_vits14_reg': (384, 12), 'dinov2_vitb14_reg': (768, 12), 'dinov2_vitl14_reg': (1024, 24)}
+HEADS = ('camera', 'depth', 'point', 'track')
+REGISTERS = 4
+# The camera token and the registers stand in front of the patch tokens of each frame.
+SPECIAL_TOKENS = 1 + REGISTERS
+
+
+class ConfigError(ValueError):
+    """A network configuration that is unknown, incomplete or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class VGGTConfig:
+    """Sizes of a VGGT network; the defaults are VGGT-1B (arXiv 2503.11651).
+
+    img_size: side in pixels of the square image that the backbone's position embedding was trained for.
+    patch_size: side of a patch in pixels; image sides must be multiples of it.
+    embed_dim, depth, num_heads: width, number of frame/global block pairs and heads of the alternating attention.
+    patch_embed: ``dinov2_vit{s,b,l}14_reg`` or ``conv`` (one convolution, no backbone).
+    intermediate_layers: the four pairs whose tokens feed the dense heads.
+    camera_trunk_depth, camera_num_heads: the camera head's transformer, ``2 * embed_dim`` wide.
+    dpt_features, dpt_out_channels: widths inside the depth and point heads; the channels also hold for the tracker's.
+    track_features, track_hidden_size, track_corr_levels, track_corr_radius: the tracker.
+    track_position_embedding: whether the tracker's feature extractor adds position embeddings. The published
+        VGGT-1B was trained without, the published "fixed" tracker with; the keys are the same, so nothing else tells.
+
+    Raises ConfigError for values that make no network.
+    """
+
+    img_size: int = 518
+    patch_size: int = 14
+    embed_dim: int = 1024
+    depth: int = 24
+    num_heads: int = 16
+    patch_embed: str = 'dinov2_vitl14_reg'
+    intermediate_layers: tuple[int, int, int, int] = (4, 11, 17, 23)
+    camera_trunk_depth: int = 4
+    camera_num_heads: int = 16
+    dpt_features: int = 256
+    dpt_out_channels: tuple[int, int, int, int] = (256, 512, 1024, 1024)
+    track_features: int = 128
+    track_hidden_size: int = 384
+    track_corr_levels: int = 7
+    track_corr_radius: int = 4
+    track_position_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ('intermediate_layers', 'dpt_out_channels'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        problems = list(self._problems())
+        if problems:
+            raise ConfigError('VGGTConfig: ' + '; '.join(problems))
+
+    def _problems(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            smallest = 0 if field.name in ('intermediate_layers', 'track_corr_radius') else 1
+            if field.type == 'str' or field.type == 'bool':
+                if type(value).__name__ != field.type:
+                    yield f'{field.name} must be a {field.type}, got {value!r}'
+            elif not all(type(number) is int and number >= smallest for number in numbers):
+                yield f'{field.name} must hold integers of at least {smallest}, got {value!r}'
+            elif isinstance(value, tuple) and len(value) != 4:
+                yield f'{field.name} needs 4 entries, got {value!r}'
+            else:
+                continue
+            return  # the rest assumes the right types
+        if self.patch_embed != 'conv' and self.patch_embed not in DINOV2_DEPTHS:
+            yield f'patch_embed must be conv or one of {", ".join(DINOV2_DEPTHS)}, got {self.patch_embed!r}'
+        elif self.patch_embed != 'conv' and self.embed_dim != DINOV2_DEPTHS[self.patch_embed][0]:
+            yield f'{self.patch_embed} is {DINOV2_DEPTHS[self.patch_embed][0]} wide, but embed_dim is {self.embed_dim}'
+        if self.img_size % self.patch_size:
+            yield f'img_size {self.img_size} is not a multiple of patch_size {self.patch_size}'
+        # Rotary positions split a head into (y, x) x (two halves).
+        if self.embed_dim % (4 * self.num_heads):
+            yield f'embed_dim {self.embed_dim} is not a multiple of 4 * num_heads = {4 * self.num_heads}'
+        if 2 * self.embed_dim % self.camera_num_heads:
+            yield f'2 * embed_dim = {2 * self.embed_dim} is not a multiple of camera_num_heads {self.camera_num_heads}'
+        layers = self.intermediate_layers
+        if sorted(set(layers)) != list(layers) or layers[-1] >= self.depth:
+            yield f'intermediate_layers {layers} must increase and stay below depth {self.depth}'
+        # Position embeddings of the dense heads: (x, y) x (sin, cos); the last one has half of dpt_features channels.
+        if any(channels % 4 for channels in self.dpt_out_channels) or self.dpt_features % 8:
+            yield 'dpt_out_channels must be multiples of 4 and dpt_features of 8'
+        if self.track_features % 4 or self.track_hidden_size % 8:
+            yield 'track_features must be a multiple of 4 and track_hidden_size of 8'
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VGGTConfig:
+        """The configuration with these fields, defaults elsewhere; ConfigError names every unknown field."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(f'unknown network fields {", ".join(unknown)}; known are {", ".join(known)}')
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> VGGTConfig:
+        """The inverse of :meth:`to_json`; ConfigError when the text is not a JSON object of known fields."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f'the network configuration is not JSON: {error}') from error
+        if not isinstance(values, dict):
+            raise ConfigError('the network configuration is not a JSON object')
+        return cls.from_dict(values)
+
+    def to_json(self) -> str:
+        """All fields as a JSON object."""
+        return json.dumps(asdict(self))

@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from vggt_ros import camera
 from vggt_ros.network import VGGT
-from vggt_ros.types import Frame, TrackPrediction, WindowPrediction, WindowTooLargeError
+from vggt_ros.types import DeviceError, Frame, TrackPrediction, WindowPrediction, WindowTooLargeError
 
 
 @dataclass(eq=False)
 class _CachedFrame:
-    """What one frame's pixels decide: patch tokens (N, C), and what enters the aggregator in each role (first or not)."""
+    """What one frame's pixels decide: patch tokens (N, C), and what enters the aggregator in either role."""
 
     tokens: torch.Tensor
     entered: dict[bool, torch.Tensor]
@@ -36,6 +36,7 @@ class _CachedFrame:
 class NetworkPredictor:
     """VGGT on one device, with a per-frame cache bounded in bytes.
 
+    name: what to call the network in logs.
     image_size: longest side of the network's image in pixels, a multiple of the patch size.
     cache_bytes: budget of the per-frame cache; the least recently used frames leave first. 0 turns it off.
     track_iterations: refinement steps of the tracker.
@@ -46,20 +47,39 @@ class NetworkPredictor:
         self,
         network: VGGT,
         *,
+        name: str = 'VGGT',
         device: str | torch.device = 'cpu',
         precision: str = 'float32',
         image_size: int = 518,
         cache_bytes: int = 1 << 30,
         track_iterations: int = 4,
     ) -> None:
+        self.name = name
         self.device = torch.device(device)
-        self.network = network.eval().requires_grad_(False).prepare(self.device, getattr(torch, precision))
+        self.precision = precision
+        try:
+            self.network = network.eval().requires_grad_(False).prepare(self.device, getattr(torch, precision))
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f'{device} has too little memory for {name}: take a smaller network, or cpu') from error
         self.patch = network.config.patch_size
         self.image_size = image_size
         self.cache_bytes = cache_bytes
         self.track_iterations = track_iterations
         self._cache: OrderedDict[int, _CachedFrame] = OrderedDict()
         camera.fit((image_size, image_size), image_size, self.patch)  # refuses an impossible image_size early
+
+    def describe(self) -> dict[str, str]:
+        """What runs where, and what memory it holds, for people."""
+        text = {
+            'network': self.name,
+            'device': f'{self.device}, {self.precision}',
+            'image size [px]': str(self.image_size),
+            'frame cache [MiB]': f'{self.cached_bytes / 2**20:.0f}',
+        }
+        if self.device.type == 'cuda':
+            text['GPU memory [MiB]'] = f'{torch.cuda.memory_allocated(self.device) / 2**20:.0f}'
+            text['GPU memory, peak [MiB]'] = f'{torch.cuda.max_memory_allocated(self.device) / 2**20:.0f}'
+        return text
 
     def clear(self) -> None:
         """Forget all cached frames (after a reset, frame indices may mean other images)."""
@@ -97,6 +117,9 @@ class NetworkPredictor:
             self.clear()
             torch.cuda.empty_cache()
             raise WindowTooLargeError(len(frames)) from error
+        except torch.AcceleratorError as error:
+            reason = str(error).splitlines()[0]
+            raise DeviceError(f'{self.device} failed ({reason}): the node needs a restart to use it again') from error
         return _to_prediction(frames, pixel_map, slots, output, tokens)
 
     def _run(
@@ -120,6 +143,7 @@ class NetworkPredictor:
 
     def _look_up(self, frames: Sequence[Frame], pixel_map: camera.PixelMap) -> list[_CachedFrame]:
         """The cached part of every frame, computed where missing; at most the budget stays for the next window."""
+        width, height = pixel_map.size
         missing = [frame for frame in frames if frame.index not in self._cache]
         if missing:
             images = torch.cat([self._to_tensor(frame, pixel_map) for frame in missing])
@@ -130,7 +154,7 @@ class NetworkPredictor:
         for first in (True, False):
             absent = [entry for entry in (entries[:1] if first else entries[1:]) if first not in entry.entered]
             if absent:
-                entered = self.network.enter(torch.stack([entry.tokens for entry in absent]), first)
+                entered = self.network.enter(torch.stack([entry.tokens for entry in absent]), first, (height, width))
                 for entry, tensor in zip(absent, entered, strict=True):
                     entry.entered[first] = tensor.clone()
         for frame in frames:
@@ -149,6 +173,35 @@ class NetworkPredictor:
             image = functional.interpolate(image, size=(height, width), mode='bicubic', antialias=True).clamp(0, 1)
         (left, top), (width, height) = pixel_map.offset, pixel_map.size
         return image[..., top : top + height, left : left + width]
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is CUDA where present, else the CPU. Raises DeviceError for a device that is not there."""
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f'{name!r} is not a device: use auto, cpu, cuda or cuda:N') from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f'{name} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices'
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """'auto' is bfloat16 on GPUs that compute in it (compute capability 8 and later), else float32."""
+    if name != 'auto':
+        return name
+    fast = device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
+    return 'bfloat16' if fast else 'float32'
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of torch, 0 = leave its own choice."""
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def poses_from_encoding(encoding: np.ndarray) -> np.ndarray:

@@ -151,11 +151,19 @@ class WindowTooLargeError(RuntimeError):
         self.frames = frames
 
 
+class DeviceError(RuntimeError):
+    """The device (a GPU, as a rule) does not answer any more; only a new process can use it again."""
+
+
 class Predictor(Protocol):
     """Anything that looks at a window: the network held ready, or a simulation of it."""
 
     def pixel_map(self, size: tuple[int, int]) -> PixelMap:
         """How source images of this (width, height) become the predictor's."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What it is and what it uses, for people."""
         ...
 
     def predict(

@@ -1,0 +1,73 @@
+"""Where images wait for the worker: the one queue between the executor's callbacks and the network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar('T')
+
+
+class Mailbox(Generic[T]):
+    """Batches of ``stride`` items, handed to one consumer.
+
+    Live (``bound`` None): only the newest ``stride`` items wait, older ones are dropped.
+    Otherwise at most ``bound`` items wait and ``put`` holds the producer back: nothing is dropped.
+    """
+
+    def __init__(self, stride: int, bound: int | None = None) -> None:
+        self._stride = stride
+        self._bound = None if bound is None else max(bound, stride)
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._last_put = 0.0
+        self._closed = False
+
+    def put(self, item: T) -> int:
+        """Add an item; the number of older items dropped for it. After ``close`` nothing is kept."""
+        with self._changed:
+            if self._bound is not None:
+                self._changed.wait_for(lambda: self._closed or len(self._items) < self._bound)
+            if self._closed:
+                return 0
+            self._items.append(item)
+            self._last_put = time.monotonic()
+            dropped = 0
+            while self._bound is None and len(self._items) > self._stride:
+                self._items.popleft()
+                dropped += 1
+            self._changed.notify_all()
+            return dropped
+
+    def take(self, patience: float = 1.0) -> list[T] | None:
+        """Wait for ``stride`` items and take them, oldest first; None when the mailbox is closed.
+
+        A smaller batch is handed over when nothing more has come for ``patience`` seconds: the end of a bag.
+        """
+        with self._changed:
+            while not self._closed and len(self._items) < self._stride:
+                wait = self._last_put + patience - time.monotonic() if self._items else None
+                if wait is not None and wait <= 0:
+                    break
+                self._changed.wait(wait)
+            if self._closed:
+                return None
+            batch = [self._items.popleft() for _ in range(min(self._stride, len(self._items)))]
+            self._changed.notify_all()
+            return batch
+
+    def clear(self) -> int:
+        """Forget what waits; the number of items dropped."""
+        with self._changed:
+            dropped = len(self._items)
+            self._items.clear()
+            self._changed.notify_all()
+            return dropped
+
+    def close(self) -> None:
+        """Wake the consumer and every producer for the last time."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

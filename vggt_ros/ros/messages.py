@@ -1,0 +1,111 @@
+"""numpy -> ROS messages. Stamps stay integers from end to end; bulk data is filled by bytes, never by element."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose, Transform
+from nav_msgs.msg import Odometry
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from std_msgs.msg import Header
+
+from vggt_ros import camera
+from vggt_ros.msg import TrackArray
+from vggt_ros.resample import color_to_network
+from vggt_ros.ros.compat import point_cloud
+from vggt_ros.types import Estimate, Tracks
+
+POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<f4'), ('confidence', '<f4')])
+
+
+def time_to_ns(time: Time) -> int:
+    """A ROS stamp in nanoseconds, exactly."""
+    return time.sec * 1_000_000_000 + time.nanosec
+
+
+def ns_to_time(ns: int) -> Time:
+    """Nanoseconds to a ROS stamp, exactly."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def header(estimate: Estimate, frame_id: str) -> Header:
+    """The stamp of the estimate's image with a frame id."""
+    return Header(stamp=ns_to_time(estimate.frame.stamp), frame_id=frame_id)
+
+
+def to_pose(T: np.ndarray) -> Pose:
+    """(4, 4) to geometry_msgs/Pose."""
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = T[:3, 3].tolist()
+    q = pose.orientation
+    q.x, q.y, q.z, q.w = Rotation.from_matrix(T[:3, :3]).as_quat().tolist()
+    return pose
+
+
+def to_transform(T: np.ndarray) -> Transform:
+    """(4, 4) to geometry_msgs/Transform."""
+    pose = to_pose(T)
+    transform = Transform(rotation=pose.orientation)
+    transform.translation.x, transform.translation.y, transform.translation.z = T[:3, 3].tolist()
+    return transform
+
+
+def to_odometry(estimate: Estimate, map_frame: str, camera_frame: str) -> Odometry:
+    """Pose in the map frame, twist in the camera's; an unknown twist is zero with a covariance of 1e6."""
+    message = Odometry(header=header(estimate, map_frame), child_frame_id=camera_frame)
+    message.pose.pose = to_pose(estimate.T_map_camera)
+    message.pose.covariance = estimate.covariance.ravel()
+    if estimate.velocity is not None:
+        linear, angular = message.twist.twist.linear, message.twist.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = estimate.velocity.tolist()
+    message.twist.covariance = estimate.velocity_covariance.ravel()
+    return message
+
+
+def to_camera_info(K: np.ndarray, size: tuple[int, int], head: Header) -> CameraInfo:
+    """An undistorted camera of (width, height) with these intrinsics (3, 3)."""
+    message = CameraInfo(header=head, width=size[0], height=size[1], distortion_model='plumb_bob', d=[0.0] * 5)
+    message.k = K.ravel()
+    message.r = np.eye(3).ravel()
+    message.p = np.hstack([K, np.zeros((3, 1))]).ravel()
+    return message
+
+
+def to_points(estimate: Estimate, head: Header) -> PointCloud2:
+    """The frame's organized cloud in its optical frame: x y z rgb confidence, NaN where depth is unknown."""
+    height, width = estimate.depth.shape
+    cloud = np.empty((height, width), POINT)
+    xyz = camera.unproject(estimate.depth, estimate.K)
+    cloud['x'], cloud['y'], cloud['z'] = np.moveaxis(xyz, -1, 0)
+    cloud['rgb'] = pack_rgb(color_to_network(estimate.frame.image, estimate.map))
+    cloud['confidence'] = estimate.confidence
+    return point_cloud(head, cloud)
+
+
+def to_tracks(tracks: Tracks, estimate: Estimate, head: Header) -> TrackArray:
+    """One message for one image, struct of arrays."""
+    message = TrackArray(header=head, epoch=estimate.epoch, scale=int(estimate.scale))
+    message.width, message.height = estimate.frame.size
+    message.id = to_array('Q', tracks.id.astype(np.uint64))
+    message.age = to_array('I', tracks.age.astype(np.uint32))
+    message.visibility = to_array('f', tracks.visibility.astype(np.float32))
+    message.confidence = to_array('f', tracks.confidence.astype(np.float32))
+    message.u, message.v = (to_array('f', column) for column in tracks.uv.T.astype(np.float32))
+    message.x, message.y, message.z = (to_array('f', column) for column in tracks.xyz.T.astype(np.float32))
+    return message
+
+
+def pack_rgb(image: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 -> (...) float32 whose bits are 0x00RRGGBB: the rgb field of PCL and RViz."""
+    wide = image.astype(np.uint32)
+    return (wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]).view(np.float32)
+
+
+def to_array(typecode: str, values: np.ndarray) -> array.array:
+    """A message's sequence field from numpy in one copy; a field assigned an ndarray is checked element by element."""
+    filled = array.array(typecode)
+    filled.frombytes(np.ascontiguousarray(values).tobytes())
+    return filled

@@ -1,0 +1,124 @@
+"""Every topic that the node publishes, filled only where somebody listens."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from vggt_ros.msg import Status, TrackArray
+from vggt_ros.pipeline import Result
+from vggt_ros.resample import confidence_to_source, depth_to_source
+from vggt_ros.ros import messages
+from vggt_ros.ros.images import fill_image
+from vggt_ros.types import Estimate
+
+
+class Outputs:
+    """Publishers of results, reliable, overridable by QoS parameters.
+
+    map_frame: frame of poses. full_size: depth and confidence at the camera's size instead of the network's.
+    """
+
+    def __init__(self, node: LifecycleNode, map_frame: str, full_size: bool) -> None:
+        self._node = node
+        self._map_frame = map_frame
+        self._full_size = full_size
+        self._path: deque[PoseStamped] = deque()
+        self.odometry = self._publisher(Odometry, '~/odometry')
+        self.pose = self._publisher(PoseWithCovarianceStamped, '~/pose')
+        self.path = self._publisher(Path, '~/path')
+        self.depth = self._publisher(Image, '~/depth/image_rect')
+        self.camera_info = self._publisher(CameraInfo, '~/depth/camera_info')
+        self.confidence = self._publisher(Image, '~/depth/confidence')
+        self.points = self._publisher(PointCloud2, '~/points')
+        self.tracks = self._publisher(TrackArray, '~/tracks')
+        self.status = self._publisher(Status, '~/status', latched=True)
+
+    def _publisher(self, kind: type, topic: str, latched: bool = False) -> Publisher:
+        qos = QoSProfile(depth=1 if latched else 10)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        return self._node.create_publisher(
+            kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+        )
+
+    def close(self) -> None:
+        """Destroy all publishers."""
+        for publisher in (
+            self.odometry,
+            self.pose,
+            self.path,
+            self.depth,
+            self.camera_info,
+            self.confidence,
+            self.points,
+            self.tracks,
+            self.status,
+        ):
+            self._node.destroy_publisher(publisher)
+
+    def reset(self) -> None:
+        """Forget the path."""
+        self._path.clear()
+
+    def publish(self, result: Result, path_length: int) -> None:
+        """Everything about one image, each message with the image's stamp."""
+        estimate = result.estimate
+        in_map = messages.header(estimate, self._map_frame)
+        in_camera = messages.header(estimate, estimate.frame.frame_id)
+        pose = messages.to_pose(estimate.T_map_camera)
+        self._path.append(PoseStamped(header=in_map, pose=pose))
+        while len(self._path) > path_length:
+            self._path.popleft()
+
+        if _wanted(self.odometry):
+            self.odometry.publish(messages.to_odometry(estimate, self._map_frame, estimate.frame.frame_id))
+        if _wanted(self.pose):
+            message = PoseWithCovarianceStamped(header=in_map)
+            message.pose.pose = pose
+            message.pose.covariance = estimate.covariance.ravel()
+            self.pose.publish(message)
+        if _wanted(self.path):
+            self.path.publish(Path(header=in_map, poses=list(self._path)))
+        self._publish_depth(estimate, in_camera)
+        if _wanted(self.points):
+            self.points.publish(messages.to_points(estimate, in_camera))
+        if _wanted(self.tracks):
+            self.tracks.publish(messages.to_tracks(result.tracks, estimate, in_camera))
+
+    def _publish_depth(self, estimate: Estimate, head: Header) -> None:
+        """Depth, its confidence and a CameraInfo of exactly their size."""
+        if _wanted(self.depth):
+            depth = depth_to_source(estimate.depth, estimate.map) if self._full_size else estimate.depth
+            self.depth.publish(_image(depth, head))
+        if _wanted(self.confidence):
+            confidence = estimate.confidence
+            if self._full_size:
+                confidence = confidence_to_source(confidence, estimate.map)
+            self.confidence.publish(_image(confidence, head))
+        if _wanted(self.camera_info):
+            if self._full_size:
+                K, size = estimate.map.K_to_source(estimate.K), estimate.map.source
+            else:
+                K, size = estimate.K, estimate.map.size
+            self.camera_info.publish(messages.to_camera_info(K, size, head))
+
+
+def _image(values: np.ndarray, head: Header) -> Image:
+    message = Image(header=head)
+    fill_image(message, values, '32FC1')
+    return message
+
+
+def _wanted(publisher: Publisher) -> bool:
+    """Whether anybody listens: nothing is computed for nobody."""
+    return publisher.get_subscription_count() > 0

@@ -1,0 +1,159 @@
+"""Every parameter of the node, once: name, default, description, unit, range.
+
+The declaration in the node, the validation of changes and ``config/vggt.yaml`` all come from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One parameter. range: (low, high), inclusive. structural: takes effect at configure, fixed while configured."""
+
+    name: str
+    default: Any
+    description: str
+    unit: str = ''
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    structural: bool = True
+
+    def problem(self, value: Any) -> str | None:
+        """Why the value is not allowed, with what is; None when it is."""
+        if self.choices and value not in self.choices:
+            return f'{self.name}: {value!r} is not one of {", ".join(self.choices)}'
+        if self.range and not self.range[0] <= value <= self.range[1]:
+            return f'{self.name}: {value} is outside {self.range[0]} to {self.range[1]} {self.unit}'.rstrip()
+        if self.name == 'image_size' and value % 14:
+            return f'{self.name}: {value} is not a multiple of 14'
+        return None
+
+    @property
+    def descriptor(self) -> ParameterDescriptor:
+        """The ROS descriptor: unit in the description, range, choices and when a change takes effect."""
+        text = f'{self.description} [{self.unit}]' if self.unit else self.description
+        constraints = []
+        if self.choices:
+            constraints.append('one of ' + ', '.join(self.choices))
+        if self.structural:
+            constraints.append('fixed while the node is configured')
+        descriptor = ParameterDescriptor(
+            name=self.name, description=text, additional_constraints='; '.join(constraints)
+        )
+        if self.range and isinstance(self.default, float):
+            low, high = self.range
+            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+        elif self.range:
+            low, high = self.range
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+        return descriptor
+
+
+PARAMETERS: tuple[Declared, ...] = (
+    Declared('autostart', True, 'configure and activate at start; false leaves both to a lifecycle manager'),
+    Declared(
+        'weights',
+        '',
+        'checkpoint: a .safetensors or .pt file, or a hub id such as facebook/VGGT-1B; empty: the embedded network',
+    ),
+    Declared('device', 'auto', 'torch device: auto (CUDA where present), cpu, cuda, cuda:1, ...'),
+    Declared(
+        'precision',
+        'auto',
+        'arithmetic of the aggregator; auto: bfloat16 on GPUs that have it, else float32',
+        choices=('auto', 'float32', 'bfloat16'),
+    ),
+    Declared('threads', 0, 'CPU threads of torch, 0 = its own choice', range=(0, 256)),
+    Declared(
+        'image_size', 0, "longest side of the network's image, a multiple of 14; 0: the network's own", 'px', (0, 2072)
+    ),
+    Declared('cache_size', 1024, 'memory for what is kept of each frame between windows', 'MiB', (0, 65536)),
+    Declared(
+        'mode', 'live', 'live: the newest images win; every_frame: none is skipped', choices=('live', 'every_frame')
+    ),
+    Declared(
+        'queue_size', 100, 'images that wait in every_frame mode before the subscription holds back', '', (1, 10000)
+    ),
+    Declared('image_transport', 'raw', 'raw (image) or compressed (image/compressed)', choices=('raw', 'compressed')),
+    Declared('image_bits', 16, 'significant bits of 16-bit images: 10 or 12 for many cameras', 'bits', (8, 16)),
+    Declared(
+        'calibration',
+        'auto',
+        'auto: camera_info, predicted where none comes; required: only with camera_info; predicted: ignore camera_info',
+        choices=('auto', 'required', 'predicted'),
+    ),
+    Declared('calibration_timeout', 2.0, 'how long auto waits for the first camera_info', 's', (0.0, 60.0)),
+    Declared('window', 8, 'most frames the network sees at once', 'frames', (2, 64)),
+    Declared('stride', 1, 'new images for each window', 'frames', (1, 32)),
+    Declared(
+        'keyframe_distance', 0.15, 'rotation (rad) + translation / median depth between keyframes', '', (0.01, 2.0)
+    ),
+    Declared('max_tracks', 256, 'most live keypoint tracks, 0 = none', '', (0, 10000)),
+    Declared('min_track_score', 0.2, 'visibility x confidence below which a track ends', '', (0.0, 1.0)),
+    Declared('tf_mode', 'camera', 'camera: broadcast map -> camera; none', choices=('none', 'camera')),
+    Declared('map_frame', 'map', 'name of the world frame (z up)'),
+    Declared('camera_frame', '', "name of the camera's optical frame; empty: the images' frame_id"),
+    Declared('path_length', 1000, 'most poses in ~/path, the newest stay', 'poses', (1, 100000), structural=False),
+    Declared(
+        'depth_size',
+        'source',
+        "size of depth and confidence images: the camera's (source) or the network's",
+        choices=('source', 'network'),
+    ),
+    Declared('min_confidence', 0.1, 'depth with less confidence is published as NaN', '', (0.0, 1.0)),
+    Declared('max_time_jump', 1.0, 'a stamp that goes back further than this is a restart: reset', 's', (0.0, 3600.0)),
+)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+def declare(node: Node) -> None:
+    """Declare the whole table. Raises ValueError with the allowed values when an override breaks its own range."""
+    for parameter in PARAMETERS:
+        # rclpy knows ranges, not choices.
+        value = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor).value
+        problem = parameter.problem(value)
+        if problem:
+            raise ValueError(problem)
+
+
+def first_problem(changes: Sequence[Parameter], configured: bool) -> str | None:
+    """Why these changes must be refused, None when they may happen."""
+    for change in changes:
+        parameter = BY_NAME.get(change.name)
+        if parameter is None:
+            continue  # use_sim_time, QoS overrides: not ours
+        if parameter.structural and configured:
+            return f'{change.name} is fixed while the node is configured: deactivate and clean up first'
+        problem = parameter.problem(change.value)
+        if problem:
+            return problem
+    return None
+
+
+def to_yaml() -> str:
+    """The text of ``config/vggt.yaml``: every parameter with its default, described in comments."""
+    lines = [
+        '# Every parameter of the vggt node with its default. Made by: python -m vggt_ros.ros.parameters',
+        '/**:',
+        '  ros__parameters:',
+    ]
+    for parameter in PARAMETERS:
+        notes = parameter.description + (f' [{parameter.unit}]' if parameter.unit else '')
+        if parameter.range:
+            notes += f'; {parameter.range[0]} to {parameter.range[1]}'
+        value = parameter.default
+        text = {True: 'true', False: 'false'}[value] if isinstance(value, bool) else value
+        lines += [f'    # {notes}', f'    {parameter.name}: ' + (f"'{text}'" if isinstance(value, str) else f'{text}')]
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    print(to_yaml(), end='')

@@ -1,0 +1,129 @@
+"""The one thread that runs torch: takes images from the mailbox, hands results to the executor."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vggt_ros.odometry.alignment import AlignmentError
+from vggt_ros.odometry.odometry import PredictionError
+from vggt_ros.pipeline import Pipeline, Result
+from vggt_ros.ros.intake import FrameMaker, Incoming
+from vggt_ros.ros.mailbox import Mailbox
+from vggt_ros.ros.problems import Problems
+from vggt_ros.types import DeviceError, WindowTooLargeError
+
+
+@dataclass
+class Statistics:
+    """Counters of one activation. latency: seconds from the newest image's arrival to its result, NaN before."""
+
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0
+    windows: int = 0
+    latency: float = float('nan')
+    rate: float = 0.0
+    finished: float = field(default=0.0, repr=False)
+
+    def window_done(self, received: float, images: int) -> None:
+        """One window more; ``received``: when its newest image came."""
+        now = time.monotonic()
+        self.windows += 1
+        self.processed += images
+        self.latency = now - received
+        if self.finished:
+            rate = 1 / max(now - self.finished, 1e-6)
+            self.rate = rate if self.windows < 3 else self.rate + 0.2 * (rate - self.rate)
+        self.finished = now
+
+
+class Worker(threading.Thread):
+    """Runs until ``stop``. results holds at most two batches: a slow executor holds the worker back, not the memory.
+
+    notify: called from this thread whenever results wait, to wake the executor.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        mailbox: Mailbox[Incoming],
+        make_frame: FrameMaker,
+        problems: Problems,
+        statistics: Statistics,
+        notify: Callable[[], None],
+    ) -> None:
+        super().__init__(name='vggt_worker', daemon=True)
+        self._pipeline = pipeline
+        self._mailbox = mailbox
+        self._frames = make_frame
+        self._problems = problems
+        self._statistics = statistics
+        self._notify = notify
+        self._reset = threading.Event()
+        self._stopping = threading.Event()
+        self._size: tuple[int, int] | None = None
+        self.results: queue.Queue[list[Result]] = queue.Queue(maxsize=2)
+        self.state_text = ''
+
+    def request_reset(self) -> None:
+        """Begin a new epoch before the next window."""
+        self._reset.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it; at most the window in progress is still solved."""
+        self._stopping.set()
+        self._mailbox.close()
+        self.join()
+
+    def run(self) -> None:
+        while (batch := self._mailbox.take()) is not None:
+            if self._reset.is_set():
+                self._reset.clear()
+                self._pipeline.reset()
+                self._size = None
+            frames = [frame for frame in map(self._frames.make, batch) if frame is not None]
+            if frames and (results := self._solve(frames)):
+                self._statistics.window_done(batch[-1].received, len(results))
+                self._deliver(results)
+
+    def _solve(self, frames: list) -> list[Result]:
+        """Results of these frames; none, with the reason reported, when the window was no use."""
+        if self._size is None:
+            self._size = frames[-1].size
+        if any(frame.size != self._size for frame in frames):
+            self._problems.report(
+                'size change', f'the images are now {frames[-1].size}, not {self._size}: the map begins anew'
+            )
+            self._size = frames[-1].size
+            frames = [frame for frame in frames if frame.size == self._size]
+            self._pipeline.reset()
+        window_limit = self._pipeline.odometry.config.window
+        try:
+            results = self._pipeline.process(frames)
+        except (AlignmentError, PredictionError) as error:
+            self.state_text = f'window dropped: {error}'
+            self._problems.report('window', self.state_text)
+            return []
+        except (WindowTooLargeError, DeviceError) as error:
+            self.state_text = str(error)
+            self._problems.report('device', self.state_text)
+            return []
+        finally:
+            window = self._pipeline.odometry.config.window
+            if window != window_limit:
+                self._problems.report('memory', f'out of memory on the device: the window shrinks to {window} frames')
+        self.state_text = ''
+        return results
+
+    def _deliver(self, results: list[Result]) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.results.put(results, timeout=0.1)
+            except queue.Full:
+                continue
+            self._notify()
+            return

@@ -25,6 +25,7 @@ class Frame:
     image: (H, W, 3) uint8, RGB.
     K: (3, 3) float64 in source pixels, or None when the camera is not calibrated.
     frame_id: name of the camera's optical frame.
+    valid: (H, W) bool, False where rectification found no image; None where all pixels are.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Frame:
     image: np.ndarray
     K: np.ndarray | None = None
     frame_id: str = ''
+    valid: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -169,7 +169,10 @@ class Odometry:
         T = alignment.similarity.pose(prediction.T_window_camera[slot])
         confidence = prediction.confidence[slot]
         depth = (prediction.depth[slot] * alignment.similarity.scale).astype(np.float32)
-        depth[~((depth > 0) & (confidence >= self.config.min_confidence))] = np.nan
+        known = (depth > 0) & (confidence >= self.config.min_confidence)
+        if frame.valid is not None:
+            known &= _at_network_pixels(frame.valid, pixel_map)
+        depth[~known] = np.nan
         covariance = self._pose_covariance(T, alignment, depth)
         velocity, velocity_covariance = self._velocity(window, prediction, alignment, slot, covariance)
         return Estimate(
@@ -240,6 +243,13 @@ def pose_distance(a: Keyframe, b: Keyframe) -> float:
     step = camera.invert(a.T_map_camera) @ b.T_map_camera
     depth = np.nanmedian(a.depth) if np.isfinite(a.depth).any() else 1.0
     return float(Rotation.from_matrix(step[:3, :3]).magnitude() + np.linalg.norm(step[:3, 3]) / depth)
+
+
+def _at_network_pixels(mask: np.ndarray, pixel_map: camera.PixelMap) -> np.ndarray:
+    """(H, W) in source pixels -> (h, w): the value under each network pixel."""
+    uv = np.rint(pixel_map.to_source(camera.pixel_grid(pixel_map.size))).astype(int)
+    column, row = np.moveaxis(np.clip(uv, 0, np.array(pixel_map.source) - 1), -1, 0)
+    return mask[row, column]
 
 
 def _check(window: Window, prediction: WindowPrediction) -> None:

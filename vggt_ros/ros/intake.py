@@ -107,7 +107,6 @@ class FrameMaker:
         self._required = required
         self._bits = bits
         self._rectifier: Rectifier | None = None
-        self._rectifier_of: tuple[Calibration, tuple[int, int]] | None = None
         self._index = 0
 
     def make(self, incoming: Incoming) -> Frame | None:
@@ -118,27 +117,22 @@ class FrameMaker:
         except ImageError as error:
             self._problems.report('image', f'image refused: {error}')
             return None
-        K = None
+        K, valid = None, None
         if incoming.calibration is not None:
-            rectifier = self._rectifier_for(incoming.calibration, (image.shape[1], image.shape[0]))
-            if rectifier is not None:
-                image, K = rectifier.rectify(image), rectifier.K
-            elif self._required:
-                return None
+            try:
+                rectifier = self._rectifier_for(incoming.calibration)
+                image, K, valid = rectifier(image), rectifier.K, rectifier.valid
+            except CameraInfoError as error:
+                instead = 'image dropped' if self._required else 'going on with predicted intrinsics'
+                self._problems.report('camera_info', f'camera_info refused: {error}; {instead}')
+                if self._required:
+                    return None
         self._index += 1
         frame_id = self._camera_frame or message.header.frame_id or 'camera'
-        return Frame(self._index, incoming.stamp, image, K, frame_id)
+        return Frame(self._index, incoming.stamp, image, K, frame_id, valid)
 
-    def _rectifier_for(self, calibration: Calibration, size: tuple[int, int]) -> Rectifier | None:
-        """The rectifier of this calibration for images of this size; None with the reason reported."""
-        if self._rectifier_of != (calibration, size):
-            self._rectifier_of = (calibration, size)
-            try:
-                self._rectifier = Rectifier(calibration, size)
-            except CameraInfoError as error:
-                self._rectifier = None
-                self._refused = str(error)
-        if self._rectifier is None:
-            instead = 'image dropped' if self._required else 'going on with predicted intrinsics'
-            self._problems.report('camera_info', f'camera_info refused: {self._refused}; {instead}')
+    def _rectifier_for(self, calibration: Calibration) -> Rectifier:
+        """The rectifier of this calibration, made once. Raises CameraInfoError."""
+        if self._rectifier is None or self._rectifier.calibration != calibration:
+            self._rectifier = Rectifier(calibration)
         return self._rectifier

@@ -198,9 +198,11 @@ class VGGTNode(LifecycleNode):
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.received += 1
         if self._paused:
+            self._statistics.dropped += 1
             return
         incoming = self._intake.accept(message)
         if incoming is None:
+            self._statistics.refused += 1
             return
         if self._intake.restarted:
             self._intake.restarted = False
@@ -254,7 +256,7 @@ class VGGTNode(LifecycleNode):
         """The latched status, whenever state, scale, epoch or message changed, and with every window's counters."""
         odometry, statistics = self._pipeline.odometry, self._statistics
         text = self._worker.state_text if self._worker is not None else ''
-        key = (self._state(), odometry.scale, odometry.epoch, text, statistics.windows)
+        key = (self._state(), odometry.scale, odometry.epoch, text, statistics.received)
         if key == self._last_status:
             return
         self._last_status = key
@@ -265,6 +267,7 @@ class VGGTNode(LifecycleNode):
         message.images_received = statistics.received
         message.images_processed = statistics.processed
         message.images_dropped = statistics.dropped
+        message.images_refused = statistics.refused
         message.window_latency, message.rate = float(statistics.latency), float(statistics.rate)
         self._outputs.status.publish(message)
 
@@ -293,7 +296,7 @@ class VGGTNode(LifecycleNode):
             response.message += ' already'
         self._paused = paused
         if paused:
-            self._mailbox.clear()
+            self._statistics.dropped += self._mailbox.clear()
         self._publish_status()
         response.success = True
         return response

@@ -14,7 +14,7 @@ from vggt_ros.pipeline import Pipeline, Result
 from vggt_ros.ros.intake import FrameMaker, Incoming
 from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.problems import Problems
-from vggt_ros.types import DeviceError, WindowTooLargeError
+from vggt_ros.types import DeviceError, Frame, WindowTooLargeError
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Statistics:
     received: int = 0
     processed: int = 0
     dropped: int = 0
+    refused: int = 0
     windows: int = 0
     latency: float = float('nan')
     rate: float = 0.0
@@ -86,11 +87,12 @@ class Worker(threading.Thread):
                 self._pipeline.reset()
                 self._size = None
             frames = [frame for frame in map(self._frames.make, batch) if frame is not None]
+            self._statistics.refused += len(batch) - len(frames)
             if frames and (results := self._solve(frames)):
                 self._statistics.window_done(batch[-1].received, len(results))
                 self._deliver(results)
 
-    def _solve(self, frames: list) -> list[Result]:
+    def _solve(self, frames: list[Frame]) -> list[Result]:
         """Results of these frames; none, with the reason reported, when the window was no use."""
         if self._size is None:
             self._size = frames[-1].size
@@ -105,19 +107,21 @@ class Worker(threading.Thread):
         try:
             results = self._pipeline.process(frames)
         except (AlignmentError, PredictionError) as error:
-            self.state_text = f'window dropped: {error}'
-            self._problems.report('window', self.state_text)
-            return []
+            return self._refuse(frames, 'window', f'window dropped: {error}')
         except (WindowTooLargeError, DeviceError) as error:
-            self.state_text = str(error)
-            self._problems.report('device', self.state_text)
-            return []
+            return self._refuse(frames, 'device', str(error))
         finally:
             window = self._pipeline.odometry.config.window
             if window != window_limit:
                 self._problems.report('memory', f'out of memory on the device: the window shrinks to {window} frames')
         self.state_text = ''
         return results
+
+    def _refuse(self, frames: list[Frame], kind: str, text: str) -> list[Result]:
+        self._statistics.refused += len(frames)
+        self.state_text = text
+        self._problems.report(kind, text)
+        return []
 
     def _deliver(self, results: list[Result]) -> None:
         while not self._stopping.is_set():

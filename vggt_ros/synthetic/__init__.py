@@ -1,0 +1,1 @@
+"""Procedural worlds with exact truth: scenes, ray caster, camera paths, tracks and simulated predictions."""

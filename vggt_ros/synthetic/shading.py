@@ -1,0 +1,216 @@
+"""Colours: textures with mip levels, Lambert light from sun, lamps and sky, shadows, occlusion, mirrors and glass."""
+
+from __future__ import annotations
+
+import torch
+
+from vggt_ros.synthetic import textures
+from vggt_ros.synthetic.trace import Hits, View, blocked, rows_of, trace
+
+_TEXELS = sum((textures.SIZE >> level) ** 2 for level in range(textures.LEVELS))
+_STARTS = [sum((textures.SIZE >> below) ** 2 for below in range(level)) for level in range(textures.LEVELS)]
+_BLOTS = textures.texture_id('plaster', 3)
+_LIFT = 2e-3  # metres secondary rays start off a surface
+GAMMA = 2.2
+
+
+def _sample(bank: torch.Tensor, texture: torch.Tensor, uv: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
+    """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the mip level whose texel is about ``footprint`` tiles."""
+    level = torch.log2(footprint * textures.SIZE).round().nan_to_num(0).clamp(0, textures.LEVELS - 1).long()
+    side = torch.bitwise_right_shift(torch.full_like(level, textures.SIZE), level)
+    starts = torch.tensor(_STARTS, device=uv.device)
+    base = texture * _TEXELS + starts[level]
+    xy = (uv - uv.floor()) * side[:, None] - 0.5
+    low = xy.floor()
+    weight = xy - low
+    low = low.long()
+    x0, y0 = low[:, 0] % side, low[:, 1] % side
+    x1, y1 = (x0 + 1) % side, (y0 + 1) % side
+    wx, wy = weight[:, :1], weight[:, 1:]
+    top = torch.lerp(bank[base + y0 * side + x0].float(), bank[base + y0 * side + x1].float(), wx)
+    bottom = torch.lerp(bank[base + y1 * side + x0].float(), bank[base + y1 * side + x1].float(), wx)
+    return torch.lerp(top, bottom, wy) / 255
+
+
+def _surface_uv(view: View, hits: Hits, rows: torch.Tensor) -> torch.Tensor:
+    """Metres (N, 2) on the surface, to the right and down from its upper left corner; hits flattened to N."""
+    scene = view.scene
+    half = scene.half.float()[:, None].expand(-1, hits.primitive.shape[1], -1, -1)
+    half = rows_of(half, hits.primitive.clamp(min=0)).reshape(-1, 3)
+    q = hits.point.reshape(-1, 3)
+    x, y, z = (q * half).unbind(-1)
+    hx, hy, hz = half.unbind(-1)
+    face = hits.face.reshape(-1)
+    p = hits.primitive.reshape(-1)
+    split = scene.split
+    # Boxes: seen from outside, u runs to the right and v down on the four sides.
+    u_box = torch.stack([hy - y, hy + y, hx + x, hx - x, hx + x, hx + x], -1)
+    v_box = torch.stack([hz - z, hz - z, hz - z, hz - z, hy + y, hy - y], -1)
+    u = torch.gather(u_box, -1, face[:, None])[:, 0]
+    v = torch.gather(v_box, -1, face[:, None])[:, 0]
+    angle = torch.atan2(q[:, 1], q[:, 0])
+    is_sphere = (p >= split[0]) & (p < split[0] + split[1])
+    is_side = (p >= split[0] + split[1]) & (face == 0)
+    is_cap = (p >= split[0] + split[1]) & (face > 0)
+    latitude = torch.asin(q[:, 2].clamp(-1, 1))
+    u = torch.where(is_sphere | is_side, angle * hx, torch.where(is_cap, x, u))
+    v = torch.where(is_sphere, -latitude * hz, torch.where(is_side, hz - z, torch.where(is_cap, -y, v)))
+    return torch.stack([u, v], -1)
+
+
+def _sky(view: View, directions: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Sky colours (N, 3) in world directions (N, 3): a gradient with clouds. group: (N,) the world."""
+    sky = view.scene.sky[group]
+    direction = torch.nn.functional.normalize(directions, dim=-1)
+    up = direction[:, 2].clamp(0, 1)
+    colour = torch.lerp(sky[:, 0], sky[:, 1], up[:, None].sqrt())
+    height = direction[:, 2].clamp(min=0.03)[:, None]
+    texture = textures.texture_id('clouds', 0) + group % textures.VARIANTS
+    cover = _sample(view.scene.bank, texture, direction[:, :2] / height * 0.22 + 0.5, 0.004 / height[:, 0])[:, :1]
+    fade = (direction[:, 2:] * 6).clamp(0, 1)
+    glow = ((direction * view.scene.sun[group]).sum(-1, keepdim=True).clamp(min=0) ** 64) * 0.3
+    return torch.lerp(colour, sky[:, 2], cover * fade) + glow
+
+
+def _pixel_angle(K: torch.Tensor) -> torch.Tensor:
+    """(B, F) radians a pixel covers in the centre of the image."""
+    return (1 / K[..., 0, 0]).float()
+
+
+def shade(
+    view: View, directions: torch.Tensor, hits: Hits, K: torch.Tensor, shadows: bool, occlusion: bool
+) -> torch.Tensor:
+    """Display-referred colours (B, F, R, 3) in [0, 1] of primary rays."""
+    light = _radiance(view, directions, None, hits, _pixel_angle(K), shadows, occlusion, bounces=2)
+    # A soft shoulder instead of hard clipping; then the display's gamma.
+    return (1 - torch.exp(-1.6 * light)).clamp(min=0) ** (1 / GAMMA)
+
+
+def _radiance(
+    view, directions, origins, hits: Hits, angle, shadows: bool, occlusion: bool, bounces: int
+) -> torch.Tensor:
+    """Linear light (B, F, R, 3) that arrives along rays; origins None: from the camera."""
+    scene = view.scene
+    batch, frames, count = hits.primitive.shape
+    device = directions.device
+    seen = hits.primitive >= 0
+    world_of = torch.arange(batch, device=device)[:, None, None].expand_as(hits.primitive).reshape(-1)
+    R_wc = view.T_world_camera[..., :3, :3].float()
+    t_wc = view.T_world_camera[..., None, :3, 3].float()
+    depth = hits.depth.nan_to_num(0.0)
+    position = depth[..., None] * directions
+    if origins is not None:
+        position = position + origins
+    normal_world = hits.normal @ R_wc.mT
+    position_world = position @ R_wc.mT + t_wc
+
+    faces = scene.material[torch.arange(batch, device=device)[:, None, None], hits.primitive.clamp(min=0), hits.face]
+    faces = faces.reshape(-1)
+    surface = scene.surface[faces]
+    metres = _surface_uv(view, hits, faces)
+    size, offset = surface[:, 0:2], surface[:, 2:4]
+    distance = depth * directions.norm(dim=-1)
+    facing = (hits.normal * torch.nn.functional.normalize(directions, dim=-1)).sum(-1).abs().clamp(min=0.1)
+    footprint = (distance * angle[..., None] / facing.sqrt()).reshape(-1)
+    pattern = _sample(scene.bank, scene.texture[faces], metres / size + offset, footprint / size.amin(-1))
+    palette = surface[:, 4:13].view(-1, 3, 3)
+    albedo = torch.lerp(torch.lerp(palette[:, 0], palette[:, 1], pattern[:, :1]), palette[:, 2], pattern[:, 1:2])
+    albedo = albedo * (0.4 + 0.6 * pattern[:, 2:])
+    variation, gloss, mirror, glass, emission = (surface[:, 13 + i, None] for i in range(5))
+    blots = _sample(scene.bank, torch.full_like(faces, _BLOTS), metres / 3.7 + offset, footprint / 3.7)[:, :1]
+    albedo = albedo * (1 + variation * (2 * blots - 1))
+
+    flat_normal, flat_position = normal_world.reshape(-1, 3), position_world.reshape(-1, 3)
+    ambient = scene.ambient[world_of]
+    light = torch.lerp(ambient[:, 0], ambient[:, 1], 0.5 + 0.5 * flat_normal[:, 2:])
+    if occlusion:
+        light = light * _openness(view, hits, position)
+    towards_eye = -torch.nn.functional.normalize(directions @ R_wc.mT, dim=-1).reshape(-1, 3)
+    highlight = torch.zeros_like(light)
+    start = position + hits.normal * _LIFT
+    sources: list[tuple[torch.Tensor, torch.Tensor]] = []
+    if scene.sun_colour.any():
+        sources.append((scene.sun[:, None, None].expand(batch, frames, count, 3) * 1e3, scene.sun_colour[world_of]))
+    for lamp in range(scene.lamp_position.shape[1]):
+        if scene.lamp_colour[:, lamp].any():
+            to_lamp = scene.lamp_position[:, None, None, lamp] - position_world
+            squared = (to_lamp * to_lamp).sum(-1).reshape(-1, 1)
+            sources.append((to_lamp, scene.lamp_colour[world_of, lamp] / (squared + 0.1)))
+    for towards, colour in sources:
+        unit = torch.nn.functional.normalize(towards, dim=-1).reshape(-1, 3)
+        cosine = (unit * flat_normal).sum(-1, keepdim=True).clamp(min=0)
+        if shadows:
+            lit = ~blocked(view, start, towards @ R_wc)
+            cosine = cosine * lit.reshape(-1, 1)
+        light = light + cosine * colour
+        middle = torch.nn.functional.normalize(unit + towards_eye, dim=-1)
+        highlight = highlight + colour * (cosine > 0) * (middle * flat_normal).sum(-1, keepdim=True).clamp(min=0) ** 40
+    colour = albedo * torch.lerp(light, torch.ones_like(light), emission) + gloss * highlight
+    if not scene.sky.any():
+        colour = colour * seen.reshape(-1, 1)
+    else:
+        world_directions = (directions @ R_wc.mT).reshape(-1, 3)
+        colour = torch.where(seen.reshape(-1, 1), colour, _sky(view, world_directions, world_of))
+    if bounces and ((mirror > 0) | (glass > 0)).any():
+        colour = _through(view, directions, position, hits, colour, (mirror, glass), angle, shadows, occlusion, bounces)
+    return colour.view(batch, frames, count, 3)
+
+
+def _through(view, directions, position, hits, colour, shares, angle, shadows, occlusion, bounces):
+    """Add what mirrors reflect and glass lets pass. Whole images go along: such surfaces are rare and the code stays simple."""
+    shape = hits.primitive.shape
+    for share, reflecting in zip(shares, (True, False), strict=True):
+        share = share.view(*shape, 1)
+        if not (share > 0).any():
+            continue
+        inward = (directions * hits.normal).sum(-1, keepdim=True)
+        onward = directions - 2 * inward * hits.normal if reflecting else directions
+        start = position + hits.normal * (_LIFT if reflecting else -_LIFT)
+        # Only rays that meet such a surface matter; gather them per camera, padded to the largest count.
+        special = (share[..., 0] > 0) & (hits.primitive >= 0)
+        most = int(special.sum(-1).max())
+        if not most:
+            continue
+        order = special.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :most]
+        expand = order[..., None].expand(*order.shape, 3)
+        onward, start = onward.gather(2, expand), start.gather(2, expand)
+        beyond = trace(view, onward, origins=start)
+        arriving = _radiance(view, onward, start, beyond, angle, shadows, occlusion, bounces - 1)
+        chosen = share.gather(2, order[..., None])
+        picture = colour.view(*shape, 3)
+        mixed = torch.lerp(picture.gather(2, expand), arriving, chosen)
+        colour = picture.scatter(2, expand, mixed).reshape(-1, 3)
+    return colour
+
+
+def _openness(view: View, hits: Hits, position: torch.Tensor) -> torch.Tensor:
+    """(N, 1) share of the sky dome a point sees, from distances to surfaces along its normal (Evans 2006)."""
+    dark = torch.zeros(hits.primitive.shape, device=position.device)
+    for step, reach in enumerate((0.06, 0.2, 0.5)):
+        room = _distance(view, position + reach * hits.normal)
+        dark += (reach - room).clamp(min=0) / reach * (0.5**step) * 0.7
+    return (1 - dark).clamp(min=0.25).reshape(-1, 1)
+
+
+def _distance(view: View, points: torch.Tensor) -> torch.Tensor:
+    """Distance (B, F, R) from optical-frame points to the nearest surface, approximate for ellipsoids."""
+    scene = view.scene
+    half = scene.half.float()
+    result = torch.full(points.shape[:-1], torch.inf, device=points.device)
+    for row in range(half.shape[1]):
+        affine = view.unit_camera[:, :, row]
+        local = points @ affine[..., :3].mT + affine[..., None, :, 3]
+        size = half[:, None, None, row]
+        if row < scene.split[0]:
+            excess = (local.abs() - 1) * size
+        elif row < scene.split[0] + scene.split[1]:
+            excess = ((local.norm(dim=-1, keepdim=True) - 1) * size.amin(-1, keepdim=True)).expand(*local.shape)
+        else:
+            side = (local[..., :2].norm(dim=-1, keepdim=True) - 1) * size[..., :1]
+            excess = torch.cat([side, (local[..., 2:].abs() - 1) * size[..., 2:]], -1)
+        signed = excess.clamp(min=0).norm(dim=-1) + excess.amax(-1).clamp(max=0)
+        if row >= scene.split[0]:
+            signed = torch.where(excess.amax(-1) > 0, excess.amax(-1), signed)
+        signed = torch.where(scene.hollow[:, None, None, row], -signed, signed)
+        result = torch.minimum(result, signed)
+    return result

@@ -1,0 +1,238 @@
+"""Rays against primitives: the first hit of every ray, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from vggt_ros.synthetic.scene import Scene
+
+_NEAR = 1e-4  # metres along the ray (times its length); closer hits are the surface the ray starts on
+_TILE = 32  # pixels; rays of a tile see only the primitives whose bounding sphere meets the tile's cone
+_CPU_PAIRS, _CUDA_PAIRS = 1 << 16, 1 << 24  # ray-primitive pairs worked on at once: the CPU's second-level cache
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """First hits of B x F x R rays.
+
+    depth: float32, in lengths of the ray's direction, so z-depth where its z is 1; NaN: no hit. primitive: int64 row in
+    the scene's table, -1: no hit. point: (..., 3) in the primitive's unit shape. normal: (..., 3) in the optical frame,
+    towards the ray's origin. face: int64, as in World.material.
+    """
+
+    depth: torch.Tensor
+    primitive: torch.Tensor
+    point: torch.Tensor
+    normal: torch.Tensor
+    face: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A scene as its cameras see it.
+
+    unit_camera: (B, F, P, 3, 4) float32 maps of optical-frame points into unit shapes. centre: (B, F, P, 3) and
+    radius: (B, P) of the bounding spheres, float32.
+    """
+
+    scene: Scene
+    T_world_camera: torch.Tensor
+    unit_camera: torch.Tensor
+    centre: torch.Tensor
+    radius: torch.Tensor
+
+    @classmethod
+    def of(cls, scene: Scene, T_world_camera: torch.Tensor) -> View:
+        """T_world_camera: (B, F, 4, 4) float64 on the scene's device."""
+        T_world_primitive = scene.T_world_primitive
+        R_wp, R_wc = T_world_primitive[..., :3, :3], T_world_camera[:, :, None, :3, :3]
+        offset = T_world_camera[:, :, None, :3, 3] - T_world_primitive[..., :3, 3]
+        R_pc = R_wp.mT @ R_wc
+        t_pc = (R_wp.mT @ offset[..., None])[..., 0]
+        affine = torch.cat([R_pc, t_pc[..., None]], -1) / scene.half[:, None, :, :, None]
+        centre = -(R_wc.mT @ offset[..., None])[..., 0]
+        return cls(scene, T_world_camera, affine.float(), centre.float(), scene.half.norm(dim=-1).float())
+
+
+def _interval(kind: int, o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Entry and exit (G, P, R) of rays o + t d, (G, 3, P, R or 1) and (G, 3, P, R), through a unit shape; entry > exit: missed."""
+    if kind == 0:
+        return _slabs(o, d)
+    axes = 3 if kind == 1 else 2
+    o_n, d_n = o[:, :axes], d[:, :axes]
+    # Distance of the line to the centre from the closest point itself: b^2 - a c would cancel for small, far shapes.
+    a = (d_n * d_n).sum(1)
+    middle = -(o_n * d_n).sum(1) / a
+    closest = o_n + middle[:, None] * d_n
+    reach = ((1 - (closest * closest).sum(1)) / a).sqrt()  # NaN where the line misses
+    near, far = middle - reach, middle + reach
+    if kind == 2:
+        low, high = _slabs(o[:, 2:], d[:, 2:])
+        near, far = torch.maximum(near, low), torch.minimum(far, high)
+    return near, far
+
+
+def _slabs(o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    inverse = (d + 1e-20).reciprocal_()  # no 0 * inf where a ray runs along a face
+    middle = inverse * o
+    reach = inverse.abs_()
+    return (-middle - reach).amax(1), (reach - middle).amin(1)
+
+
+def _first(
+    unit: torch.Tensor, kinds: list[tuple[int, slice]], directions: torch.Tensor, origins: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smallest hit parameter (G, R) and its primitive (G, R) for G groups of R rays.
+
+    unit: (G, P, 3, 4); kinds: the shape and the rows of each run of primitives; directions, origins: (G, R, 3).
+    """
+    found = []
+    for kind, rows in kinds:
+        affine = unit[:, rows].transpose(1, 2)  # (G, 3, p, 4)
+        groups, _, count, _ = affine.shape
+        linear = affine[..., :3].reshape(groups, 3 * count, 3)
+        d = (linear @ directions.mT).view(groups, 3, count, -1)
+        o = affine[..., 3:]
+        if origins is not None:
+            o = (linear @ origins.mT).view(groups, 3, count, -1) + o
+        near, far = _interval(kind, o, d)
+        t = torch.where(near > _NEAR, near, far)
+        found.append(torch.where((near <= far) & (far > _NEAR), t, torch.inf))
+    return (found[0] if len(found) == 1 else torch.cat(found, 1)).min(1)
+
+
+def _kinds(split: tuple[int, ...]) -> list[tuple[int, slice]]:
+    kinds, start = [], 0
+    for kind, count in enumerate(split):
+        if count:
+            kinds.append((kind, slice(start, start + count)))
+        start += count
+    return kinds
+
+
+def _tiles(size: tuple[int, int], device: torch.device) -> Iterator[torch.Tensor]:
+    """Ray numbers of the square tiles of an image of ``size`` (w, h)."""
+    numbers = torch.arange(size[0] * size[1], device=device).view(size[1], size[0])
+    for top in range(0, size[1], _TILE):
+        for left in range(0, size[0], _TILE):
+            yield numbers[top : top + _TILE, left : left + _TILE].reshape(-1)
+
+
+def _trace_tiled(view: View, directions: torch.Tensor, size: tuple[int, int], t: torch.Tensor, p: torch.Tensor) -> None:
+    """Primary rays of whole images on a CPU, leaving out what a tile cannot see; fills t and p (B, F, R)."""
+    split = view.scene.split
+    shape_of = torch.repeat_interleave(torch.arange(3), torch.tensor(split))
+    distance = view.centre.norm(dim=-1)
+    sine = (view.radius[:, None] / distance).clamp(max=1)
+    inside = distance <= view.radius[:, None] * 1.001
+    towards = view.centre / distance[..., None].clamp(min=1e-9)
+    for numbers in _tiles(size, directions.device):
+        rays = directions[:, :, numbers]
+        unit = torch.nn.functional.normalize(rays, dim=-1)
+        axis = torch.nn.functional.normalize(unit.sum(2), dim=-1)
+        spread = (unit * axis[:, :, None]).sum(-1).amin(-1).clamp(-1, 1).acos()
+        angle = (towards * axis[:, :, None]).sum(-1).clamp(-1, 1).acos()
+        keep = inside | (angle <= spread[..., None] + sine.asin() + 1e-4)
+        for b in range(directions.shape[0]):
+            for f in range(directions.shape[1]):
+                rows = keep[b, f].nonzero()[:, 0]
+                if not len(rows):
+                    continue
+                counts = torch.bincount(shape_of[rows], minlength=3).tolist()
+                t_tile, p_tile = _first(
+                    view.unit_camera[b, f, rows][None], _kinds(tuple(counts)), rays[b, f][None], None
+                )
+                t[b, f, numbers], p[b, f, numbers] = t_tile[0], rows[p_tile[0]]
+
+
+def _trace_chunked(
+    view: View, directions: torch.Tensor, origins: torch.Tensor | None, t: torch.Tensor, p: torch.Tensor
+) -> None:
+    """Any rays, in chunks that bound the memory; fills t and p (B, F, R)."""
+    batch, frames, count = directions.shape[:3]
+    groups = batch * frames
+    kinds = _kinds(view.scene.split)
+    primitives = sum(view.scene.split)
+    pairs = _CUDA_PAIRS if directions.is_cuda else _CPU_PAIRS
+    chunk = min(count, max(256, pairs // primitives))
+    together = max(1, pairs // (primitives * chunk))
+    unit = view.unit_camera.flatten(0, 1)
+    directions, t, p = directions.flatten(0, 1), t.view(groups, count), p.view(groups, count)
+    origins = None if origins is None else origins.flatten(0, 1)
+    for g in range(0, groups, together):
+        for r in range(0, count, chunk):
+            block = slice(g, g + together), slice(r, r + chunk)
+            t[block], p[block] = _first(
+                unit[g : g + together], kinds, directions[block], None if origins is None else origins[block]
+            )
+
+
+def trace(
+    view: View, directions: torch.Tensor, size: tuple[int, int] | None = None, origins: torch.Tensor | None = None
+) -> Hits:
+    """First hits of rays (B, F, R, 3) in the optical frame.
+
+    size: (w, h) when the rays are the pixels of whole images, row by row: lets a CPU leave out what is out of sight.
+    origins: (B, F, R, 3); None: the camera.
+    """
+    t = torch.full(directions.shape[:-1], torch.inf, device=directions.device)
+    p = torch.zeros(directions.shape[:-1], dtype=torch.int64, device=directions.device)
+    if size is not None and origins is None and not directions.is_cuda:
+        _trace_tiled(view, directions, size, t, p)
+    else:
+        _trace_chunked(view, directions, origins, t, p)
+    return _resolve(view, directions, origins, t, p)
+
+
+def blocked(view: View, origins: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """(B, F, R) bool: whether something lies on the way from origins to origins + directions, both (B, F, R, 3)."""
+    t = torch.empty(directions.shape[:-1], device=directions.device)
+    p = torch.empty(directions.shape[:-1], dtype=torch.int64, device=directions.device)
+    _trace_chunked(view, directions, origins, t, p)
+    return t < 1 - 1e-3
+
+
+def _resolve(view: View, directions, origins, t: torch.Tensor, p: torch.Tensor) -> Hits:
+    """Point, normal and face of every hit."""
+    hit = torch.isfinite(t)
+    affine = rows_of(view.unit_camera, p)  # (B, F, R, 3, 4)
+    along = torch.where(hit, t, 0)[..., None] * directions
+    if origins is not None:
+        along = along + origins
+    point = (affine[..., :3] @ along[..., None])[..., 0] + affine[..., 3]
+    magnitude = point.abs()
+    split = view.scene.split
+    axis = magnitude.argmax(-1)
+    positive = torch.gather(point, -1, axis[..., None])[..., 0] > 0
+    flat = torch.nn.functional.one_hot(axis, 3) * point.sign()
+    is_box, is_cylinder = p < split[0], p >= split[0] + split[1]
+    across = point[..., :2].norm(dim=-1)
+    on_cap = is_cylinder & (magnitude[..., 2] > across)
+    box_face = 2 * axis + positive
+    cap_face = 1 + (point[..., 2] > 0).long()
+    face = torch.where(is_box, box_face, torch.where(on_cap, cap_face, 0))
+    upright = torch.zeros_like(point)
+    upright[..., 2] = point[..., 2]
+    radial = point.clone()
+    radial[..., 2] = torch.where(is_cylinder, 0, point[..., 2])
+    gradient = torch.where(is_box[..., None], flat, torch.where(on_cap[..., None], upright, radial))
+    normal = torch.nn.functional.normalize((gradient[..., None, :] @ affine[..., :3])[..., 0, :], dim=-1)
+    normal = torch.where((normal * directions).sum(-1, keepdim=True) > 0, -normal, normal)
+    return Hits(
+        depth=torch.where(hit, t, torch.nan),
+        primitive=torch.where(hit, p, -1),
+        point=point,
+        normal=torch.where(hit[..., None], normal, 0),
+        face=face,
+    )
+
+
+def rows_of(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """table (B, F or 1, P, ...) at rows (B, F, R) -> (B, F, R, ...)."""
+    batch, frames = rows.shape[:2]
+    b = torch.arange(batch, device=rows.device)[:, None, None]
+    f = torch.arange(frames, device=rows.device)[None, :, None]
+    return table[b, f if table.shape[1] > 1 else 0 * f, rows]

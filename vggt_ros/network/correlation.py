@@ -13,7 +13,7 @@ DENSE_BELOW = 32
 
 
 def pyramid(maps: Tensor, levels: int) -> list[Tensor]:
-    """Feature maps (F, h, w, C) -> the same, averaged over 1, 2, 4, ... pixels; an odd last row or column is dropped."""
+    """Feature maps (F, h, w, C) -> the same, averaged over 1, 2, 4, ... pixels; odd rows and columns are dropped."""
     scales = [maps]
     for _ in range(levels - 1):
         scales.append(F.avg_pool2d(scales[-1].permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
@@ -60,7 +60,7 @@ def _gather_correlate(features: Tensor, pixels: Tensor, index: Tensor) -> Tensor
 
 
 def _axis(place: Tensor, size: int, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lattice of one axis around places (F, Q): index (F, Q, 2 r + 2), whether inside the map, and the fraction (F, Q)."""
+    """Lattice of one axis around places (F, Q): index (F, Q, 2 r + 2), whether it is inside, fraction (F, Q)."""
     if size == 1:
         # Published behaviour: on a map of one pixel every sample reads that pixel, wherever it is.
         place = torch.zeros_like(place)

@@ -53,7 +53,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
         """x + gamma * branch, in the dtype of x."""
-        return torch.addcmul(x, branch.to(x.dtype), self.gamma)
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class Rope:
@@ -100,6 +100,13 @@ def rope_table(grid: tuple[int, int], special: int, head_dim: int, device: torch
         return Rope(cos[:, None], sin[:, None])
 
 
+class HeadNorm(nn.LayerNorm):
+    """LayerNorm of queries or keys that casts its input to the dtype of its own weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with a fused qkv projection; optionally LayerNorm on queries and keys, then RoPE."""
 
@@ -107,8 +114,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = Linear(dim, 3 * dim)
-        self.q_norm = nn.LayerNorm(dim // heads, eps=1e-5) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(dim // heads, eps=1e-5) if qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(dim // heads, eps=1e-5) if qk_norm else nn.Identity()
+        self.k_norm = HeadNorm(dim // heads, eps=1e-5) if qk_norm else nn.Identity()
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, rope: Rope | None = None) -> Tensor:

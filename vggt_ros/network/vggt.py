@@ -43,7 +43,7 @@ class VGGT(nn.Module):
         self.track_head = TrackHead(config) if 'track' in heads else None
 
     def prepare(self, device: str | torch.device, dtype: torch.dtype = torch.float32) -> VGGT:
-        """Move to a device and store the matrices of the aggregator in ``dtype``, once; returns self.
+        """Make ready for inference: move to a device, store the matrices of the aggregator in ``dtype``; returns self.
 
         With bfloat16 the results are those of autocast: norms, residual stream and rotary positions stay float32. So
         do all heads, the tracker among them, whose coordinates lose up to 0.8 pixels in bfloat16.
@@ -51,7 +51,8 @@ class VGGT(nn.Module):
         for module in self.aggregator.modules():
             if isinstance(module, Linear | nn.Conv2d):
                 module.to(device, dtype)
-        return self.to(device)
+        # The dense heads work channels last; other weights would be reordered in each call.
+        return self.to(device).to(memory_format=torch.channels_last)
 
     def forward(
         self, images: Tensor, query_points: Tensor | None = None, track_iterations: int = 4

@@ -196,21 +196,21 @@ class VGGTNode(LifecycleNode):
     # Input
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.received += 1
+        self._statistics.count('received')
         if self._paused:
-            self._statistics.dropped += 1
+            self._statistics.count('dropped')
             return
         incoming = self._intake.accept(message)
         if incoming is None:
-            self._statistics.refused += 1
+            self._statistics.count('refused')
             return
         if self._intake.restarted:
             self._intake.restarted = False
             self._begin_epoch()
-        self._statistics.dropped += self._mailbox.put(incoming)
+        self._statistics.count('dropped', self._mailbox.put(incoming))
 
     def _begin_epoch(self) -> None:
-        self._statistics.dropped += self._mailbox.clear()
+        self._statistics.count('dropped', self._mailbox.clear())
         self._worker.request_reset()
 
     # Output
@@ -296,7 +296,7 @@ class VGGTNode(LifecycleNode):
             response.message += ' already'
         self._paused = paused
         if paused:
-            self._statistics.dropped += self._mailbox.clear()
+            self._statistics.count('dropped', self._mailbox.clear())
         self._publish_status()
         response.success = True
         return response

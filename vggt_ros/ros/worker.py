@@ -28,18 +28,24 @@ class Statistics:
     windows: int = 0
     latency: float = float('nan')
     rate: float = 0.0
-    finished: float = field(default=0.0, repr=False)
+    _finished: float = field(default=0.0, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter; callbacks and worker count at the same time."""
+        with self._lock:
+            setattr(self, name, getattr(self, name) + number)
 
     def window_done(self, received: float, images: int) -> None:
         """One window more; ``received``: when its newest image came."""
         now = time.monotonic()
         self.windows += 1
-        self.processed += images
+        self.count('processed', images)
         self.latency = now - received
-        if self.finished:
-            rate = 1 / max(now - self.finished, 1e-6)
+        if self._finished:
+            rate = 1 / max(now - self._finished, 1e-6)
             self.rate = rate if self.windows < 3 else self.rate + 0.2 * (rate - self.rate)
-        self.finished = now
+        self._finished = now
 
 
 class Worker(threading.Thread):
@@ -87,7 +93,7 @@ class Worker(threading.Thread):
                 self._pipeline.reset()
                 self._size = None
             frames = [frame for frame in map(self._frames.make, batch) if frame is not None]
-            self._statistics.refused += len(batch) - len(frames)
+            self._statistics.count('refused', len(batch) - len(frames))
             if frames and (results := self._solve(frames)):
                 self._statistics.window_done(batch[-1].received, len(results))
                 self._deliver(results)
@@ -118,7 +124,7 @@ class Worker(threading.Thread):
         return results
 
     def _refuse(self, frames: list[Frame], kind: str, text: str) -> list[Result]:
-        self._statistics.refused += len(frames)
+        self._statistics.count('refused', len(frames))
         self.state_text = text
         self._problems.report(kind, text)
         return []

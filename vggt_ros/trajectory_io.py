@@ -1,0 +1,86 @@
+"""Trajectories as TUM text: ``t tx ty tz qx qy qz qw``, one pose a line, seconds and metres, camera-to-world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Poses over time.
+
+    stamps: (N,) int64 nanoseconds, in the order of the file. T_world_camera: (N, 4, 4) float64, metres.
+    """
+
+    stamps: np.ndarray
+    T_world_camera: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def pose(self, stamp: int) -> np.ndarray | None:
+        """The pose (4, 4) with exactly this stamp, None when there is none."""
+        found = np.flatnonzero(self.stamps == stamp)
+        return self.T_world_camera[found[0]] if len(found) else None
+
+
+def parse_stamp(text: str) -> int:
+    """Decimal seconds -> nanoseconds, exact: the number never passes through float. ValueError when it is none."""
+    try:
+        seconds = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f'{text!r} is not a time in seconds') from None
+    if not seconds.is_finite() or seconds < 0:
+        raise ValueError(f'{text!r} is not a time in seconds')
+    return int((seconds * 10**9).to_integral_value())
+
+
+def format_stamp(stamp: int) -> str:
+    """Nanoseconds -> seconds with nine decimals, the inverse of :func:`parse_stamp`."""
+    if stamp < 0:
+        raise ValueError(f'stamp {stamp} ns is negative')
+    return f'{stamp // 10**9}.{stamp % 10**9:09d}'
+
+
+def read_tum(path: Path | str) -> Trajectory:
+    """Read a trajectory; blank lines and lines starting with # are skipped.
+
+    Raises ValueError naming file and line for anything that is not a pose.
+    """
+    stamps, rows = [], []
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith('#'):
+            continue
+        try:
+            if len(words) != 8:
+                raise ValueError(f'{len(words)} values instead of t tx ty tz qx qy qz qw')
+            row = np.array([float(word) for word in words[1:]])
+            if not np.isfinite(row).all() or abs(np.linalg.norm(row[3:]) - 1) > 1e-2:
+                raise ValueError('not finite, or the quaternion has not length 1')
+            stamps.append(parse_stamp(words[0]))
+        except ValueError as error:
+            raise ValueError(f'{path}:{number}: {error}') from None
+        rows.append(row)
+    values = np.array(rows).reshape(-1, 7)
+    poses = np.tile(np.eye(4), (len(values), 1, 1))
+    poses[:, :3, 3] = values[:, :3]
+    if len(values):
+        poses[:, :3, :3] = Rotation.from_quat(values[:, 3:]).as_matrix()
+    return Trajectory(np.array(stamps, np.int64), poses)
+
+
+def write_tum(path: Path | str, trajectory: Trajectory) -> None:
+    """Write a trajectory with nine decimals (nanoseconds, nanometres); the quaternion's w is not negative."""
+    lines = ['# t tx ty tz qx qy qz qw  camera-to-world, optical axes, seconds and metres']
+    for stamp, T in zip(trajectory.stamps, trajectory.T_world_camera, strict=True):
+        quaternion = Rotation.from_matrix(T[:3, :3]).as_quat()
+        quaternion *= -1 if quaternion[3] < 0 else 1
+        values = ' '.join(f'{value:.9f}' for value in (*T[:3, 3], *quaternion))
+        lines.append(f'{format_stamp(int(stamp))} {values}')
+    Path(path).write_text('\n'.join(lines) + '\n')

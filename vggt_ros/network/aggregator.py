@@ -114,5 +114,5 @@ class Aggregator(nn.Module):
         chosen = self._patches(x, frames)
         rows = torch.cat([x[:, :, 0], chosen.flatten(1, 2)], dim=1)
         places = rope.rows([slice(0, 1)] * count + [slice(SPECIAL_TOKENS, None)] * len(frames))
-        out = block.cross(rows, x.flatten(1, 2), places, rope)
+        out = block(rows, places, x.flatten(1, 2), rope)
         return out[:, :count], out[:, count:].unflatten(1, (len(frames), -1))

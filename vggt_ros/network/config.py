@@ -107,14 +107,17 @@ class VGGTConfig:
 
     @classmethod
     def from_json(cls, text: str) -> VGGTConfig:
-        """The inverse of :meth:`to_json`; ConfigError when the text is not a JSON object of known fields."""
+        """The inverse of :meth:`to_json`; ConfigError when the text is not a JSON object of known fields.
+
+        The ``enable_*`` fields of the published package are passed over: a checkpoint's keys tell which heads it has.
+        """
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f'the network configuration is not JSON: {error}') from error
         if not isinstance(values, dict):
             raise ConfigError('the network configuration is not a JSON object')
-        return cls.from_dict(values)
+        return cls.from_dict({key: value for key, value in values.items() if not key.startswith('enable_')})
 
     def to_json(self) -> str:
         """All fields as a JSON object."""

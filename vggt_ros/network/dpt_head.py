@@ -80,6 +80,22 @@ class FusionBlock(nn.Module):
         return upsample(self.out_conv(self.resConfUnit2(x)), size)
 
 
+class TokenProjection(nn.Module):
+    """A 1x1 convolution (its parameters' shapes say so) from tokens to a map: one matrix product.
+
+    The map has its channels last in memory, which all that follows keeps; on a CPU this saves a seventh of the time.
+    """
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(dim, channels, 1)
+        self.weight, self.bias = convolution.weight, convolution.bias
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(F, N, C) with N = rows * columns -> (F, channels, rows, columns)."""
+        return F.linear(tokens, self.weight.flatten(1), self.bias).transpose(1, 2).unflatten(2, grid)
+
+
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, corner pixels on corner pixels."""
     return F.interpolate(x, size=size, mode='bilinear', align_corners=True)
@@ -90,9 +106,13 @@ class Scratch(nn.Module):
 
     def __init__(self, channels: Sequence[int], features: int, outputs: int | None) -> None:
         super().__init__()
-        for level, width in enumerate(channels, start=1):
-            self.add_module(f'layer{level}_rn', nn.Conv2d(width, features, 3, padding=1, bias=False))
-            self.add_module(f'refinenet{level}', FusionBlock(features, has_skip=level < 4))
+
+        def flatten(width: int) -> nn.Module:
+            return nn.Conv2d(width, features, 3, padding=1, bias=False)
+
+        self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = (flatten(width) for width in channels)
+        self.refinenet1, self.refinenet2, self.refinenet3 = (FusionBlock(features) for _ in range(3))
+        self.refinenet4 = FusionBlock(features, has_skip=False)
         last = features if outputs is None else features // 2
         self.output_conv1 = nn.Conv2d(features, last, 3, padding=1)
         if outputs is not None:
@@ -100,7 +120,8 @@ class Scratch(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps, finest first -> one at twice the finest resolution."""
-        levels = [self.get_submodule(f'layer{i}_rn')(x) for i, x in enumerate(maps, start=1)]
+        layers = (self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn)
+        levels = [layer(x) for layer, x in zip(layers, maps, strict=True)]
         sizes = [(level.shape[2], level.shape[3]) for level in levels]
         x = self.refinenet4(levels[3], None, sizes[2])
         x = self.refinenet3(x, levels[2], sizes[1])
@@ -128,7 +149,7 @@ class DPT(nn.Module):
         dim, channels = 2 * config.embed_dim, config.dpt_out_channels
         self.patch_size, self.down_ratio, self.positions = config.patch_size, down_ratio, positions
         self.norm = nn.LayerNorm(dim)
-        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in channels)
+        self.projects = nn.ModuleList(TokenProjection(dim, width) for width in channels)
         self.resize_layers = nn.ModuleList(
             [
                 nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
@@ -148,10 +169,7 @@ class DPT(nn.Module):
         aspect = grid[1] / grid[0]
         maps = []
         for tokens, project, resize in zip(patches, self.projects, self.resize_layers, strict=True):
-            # On tokens a 1x1 convolution is one matrix product; its result is a map with channels last, which all
-            # that follows keeps. On a CPU that saves a seventh of the head's time.
-            x = F.linear(self.norm(tokens), project.weight.flatten(1), project.bias)
-            x = x.transpose(1, 2).unflatten(2, grid)
+            x = project(self.norm(tokens), grid)
             maps.append(resize(add_positions(x, aspect) if self.positions else x))
         x = self.scratch(maps)
         size = tuple(side * self.patch_size // self.down_ratio for side in grid)

@@ -118,18 +118,18 @@ class Attention(nn.Module):
         self.k_norm = HeadNorm(dim // heads, eps=1e-5) if qk_norm else nn.Identity()
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, rope: Rope | None = None) -> Tensor:
-        """(B, L, C) -> (B, L, C)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return self._attend(self._place(self.q_norm(q), rope), self._place(self.k_norm(k), rope), v)
-
-    def cross(self, x: Tensor, context: Tensor, rope: Rope | None, context_rope: Rope | None) -> Tensor:
-        """The rows of ``forward(context)`` (B, L, C) that belong to x (B, M, C), some of the context's tokens."""
-        dim = x.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x.to(weight.dtype), weight[:dim], bias[:dim]).unflatten(-1, (self.heads, -1))
-        kv = F.linear(context.to(weight.dtype), weight[dim:], bias[dim:])
-        k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
+    def forward(
+        self, x: Tensor, rope: Rope | None = None, context: Tensor | None = None, context_rope: Rope | None = None
+    ) -> Tensor:
+        """(B, M, C) -> (B, M, C): x attends to itself, or to a context (B, L, C) that it is a part of."""
+        if context is None:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+            context_rope = rope
+        else:
+            dim, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+            q = F.linear(x.to(weight.dtype), weight[:dim], bias[:dim]).unflatten(-1, (self.heads, -1))
+            kv = F.linear(context.to(weight.dtype), weight[dim:], bias[dim:])
+            k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
         return self._attend(self._place(self.q_norm(q), rope), self._place(self.k_norm(k), context_rope), v)
 
     @staticmethod
@@ -154,12 +154,11 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.ls2 = LayerScale(dim, scale)
 
-    def forward(self, x: Tensor, rope: Rope | None = None) -> Tensor:
-        """(B, L, C) -> (B, L, C)."""
-        x = self.ls1(x, self.attn(self.norm1(x), rope))
-        return self.ls2(x, self.mlp(self.norm2(x)))
-
-    def cross(self, x: Tensor, context: Tensor, rope: Rope | None, context_rope: Rope | None) -> Tensor:
-        """The rows of ``forward(context)`` that belong to x, some of the context's tokens."""
-        x = self.ls1(x, self.attn.cross(self.norm1(x), self.norm1(context), rope, context_rope))
+    def forward(
+        self, x: Tensor, rope: Rope | None = None, context: Tensor | None = None, context_rope: Rope | None = None
+    ) -> Tensor:
+        """(B, M, C) -> (B, M, C). With a context (B, L, C): the rows x of the output for the whole context."""
+        if context is not None:
+            context = self.norm1(context)
+        x = self.ls1(x, self.attn(self.norm1(x), rope, context, context_rope))
         return self.ls2(x, self.mlp(self.norm2(x)))

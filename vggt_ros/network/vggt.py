@@ -52,7 +52,7 @@ class VGGT(nn.Module):
             if isinstance(module, Linear | nn.Conv2d):
                 module.to(device, dtype)
         # The dense heads work channels last; other weights would be reordered in each call.
-        return self.to(device).to(memory_format=torch.channels_last)
+        return self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, images: Tensor, query_points: Tensor | None = None, track_iterations: int = 4

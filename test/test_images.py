@@ -217,8 +217,11 @@ def test_broken_compressed_images_are_refused():
     jpeg, png = encode('.jpg', noise), encode('.png', noise)
     flipped = png.copy()
     flipped[len(png) // 2] ^= 0x55
-    for data, name in [(jpeg[: len(jpeg) // 2], 'jpeg'), (jpeg[:-2], 'jpeg'), (png[: len(png) // 2], 'png')]:
-        with pytest.raises(ImageError, match='cut off'):
+    for data in (jpeg[: len(jpeg) // 2], jpeg[:-2]):
+        with pytest.raises(ImageError, match='no end marker'):
+            to_rgb(compressed(data, 'jpeg'))
+    for data, name in [(png[: len(png) // 2], 'png'), (jpeg[:30], 'jpeg')]:
+        with pytest.raises(ImageError, match='broken or cut off'):
             to_rgb(compressed(data, name))
     with pytest.raises(ImageError, match='broken'):
         to_rgb(compressed(flipped, 'png'))

@@ -98,14 +98,17 @@ class FrameMaker:
     """Decodes and rectifies accepted images. Belongs to the worker's thread.
 
     camera_frame: overrides the images' frame_id unless empty. required: no image without a usable calibration.
-    bits: significant bits of 16-bit images.
+    bits: significant bits of 16-bit images. rectified: the images need no rectification whatever camera_info says.
     """
 
-    def __init__(self, problems: Problems, camera_frame: str, required: bool, bits: int) -> None:
+    def __init__(
+        self, problems: Problems, camera_frame: str, required: bool, bits: int = 16, rectified: bool = False
+    ) -> None:
         self._problems = problems
         self._camera_frame = camera_frame
         self._required = required
         self._bits = bits
+        self._rectified = rectified
         self._rectifier: Rectifier | None = None
         self._index = 0
 
@@ -134,5 +137,5 @@ class FrameMaker:
     def _rectifier_for(self, calibration: Calibration) -> Rectifier:
         """The rectifier of this calibration, made once. Raises CameraInfoError."""
         if self._rectifier is None or self._rectifier.calibration != calibration:
-            self._rectifier = Rectifier(calibration)
+            self._rectifier = Rectifier(calibration, rectified=self._rectified)
         return self._rectifier

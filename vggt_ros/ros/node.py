@@ -95,7 +95,7 @@ class VGGTNode(LifecycleNode):
         self._statistics = Statistics()
         self._topics: list[str] = []
         self._timer = self.create_timer(1.0, self._report)
-        self._services = [
+        self._vggt_services = [
             self.create_service(Trigger, f'~/{name}', handler, callback_group=self._service_group)
             for name, handler in (('reset', self._on_reset), ('pause', self._on_pause), ('resume', self._on_resume))
         ]
@@ -122,6 +122,7 @@ class VGGTNode(LifecycleNode):
             settings['camera_frame'],
             settings['calibration'] == 'required',
             settings['image_bits'],
+            settings['rectified'],
         )
         self._paused = False
         self._worker = Worker(
@@ -154,7 +155,7 @@ class VGGTNode(LifecycleNode):
         qos = QoSProfile(depth=queue_size if every_frame else 1, reliability=reliability)
         overrides = QoSOverridingOptions.with_default_policies()
         kind, topic = (Image, 'image') if transport == 'raw' else (CompressedImage, 'image/compressed')
-        self._subscriptions_in_use = [
+        self._inputs = [
             self.create_subscription(
                 kind, topic, self._on_image, qos, callback_group=self._input_group, qos_overriding_options=overrides
             ),
@@ -167,12 +168,12 @@ class VGGTNode(LifecycleNode):
                 qos_overriding_options=overrides,
             ),
         ]
-        self._topics = [self._subscriptions_in_use[0].topic_name]
+        self._topics = [self._inputs[0].topic_name]
 
     def _stop(self) -> None:
         if self._worker is None:
             return
-        for subscription in self._subscriptions_in_use:
+        for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._topics = []
         self._worker.stop()
@@ -186,7 +187,7 @@ class VGGTNode(LifecycleNode):
             return
         self._configured = False
         self.destroy_timer(self._timer)
-        for service in self._services:
+        for service in self._vggt_services:
             self.destroy_service(service)
         self._outputs.close()
         self._diagnostics.close()
@@ -216,12 +217,12 @@ class VGGTNode(LifecycleNode):
     # Output
 
     def _publish_results(self) -> None:
-        """On the executor: publish what the worker has finished."""
+        """On the executor: publish what the worker has finished, and the status in any case."""
         while self._worker is not None:
             try:
                 results = self._worker.results.get_nowait()
             except queue.Empty:
-                return
+                break
             path_length = self.get_parameter('path_length').value
             for result in results:
                 estimate = result.estimate
@@ -236,7 +237,7 @@ class VGGTNode(LifecycleNode):
                     if problem:
                         self._problems.report('tf', problem)
                 self._latest = estimate
-            self._publish_status()
+        self._publish_status()
 
     def _report(self) -> None:
         """Once a second: diagnostics, and the status when it changed."""

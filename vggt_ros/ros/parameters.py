@@ -85,6 +85,9 @@ PARAMETERS: tuple[Declared, ...] = (
     Declared('image_transport', 'raw', 'raw (image) or compressed (image/compressed)', choices=('raw', 'compressed')),
     Declared('image_bits', 16, 'significant bits of 16-bit images: 10 or 12 for many cameras', 'bits', (8, 16)),
     Declared(
+        'rectified', False, 'the images are rectified already (image_rect): distortion in camera_info is not undone'
+    ),
+    Declared(
         'calibration',
         'auto',
         'auto: camera_info, predicted where none comes; required: only with camera_info; predicted: ignore camera_info',

@@ -51,7 +51,7 @@ class Statistics:
 class Worker(threading.Thread):
     """Runs until ``stop``. results holds at most two batches: a slow executor holds the worker back, not the memory.
 
-    notify: called from this thread whenever results wait, to wake the executor.
+    notify: called from this thread after every batch, to wake the executor.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Worker(threading.Thread):
         self._reset = threading.Event()
         self._stopping = threading.Event()
         self._size: tuple[int, int] | None = None
+        self._unanswered = 0  # frames given to the pipeline that have neither come back nor been refused
         self.results: queue.Queue[list[Result]] = queue.Queue(maxsize=2)
         self.state_text = ''
 
@@ -90,41 +91,52 @@ class Worker(threading.Thread):
         while (batch := self._mailbox.take()) is not None:
             if self._reset.is_set():
                 self._reset.clear()
-                self._pipeline.reset()
-                self._size = None
+                self._begin_epoch(None)
             frames = [frame for frame in map(self._frames.make, batch) if frame is not None]
             self._statistics.count('refused', len(batch) - len(frames))
-            if frames and (results := self._solve(frames)):
-                self._statistics.window_done(batch[-1].received, len(results))
+            if frames:
+                results = self._solve(frames)
+                if results:
+                    self._statistics.window_done(batch[-1].received, len(results))
                 self._deliver(results)
 
     def _solve(self, frames: list[Frame]) -> list[Result]:
         """Results of these frames; none, with the reason reported, when the window was no use."""
+        size = frames[-1].size
         if self._size is None:
-            self._size = frames[-1].size
+            self._size = size
         if any(frame.size != self._size for frame in frames):
-            self._problems.report(
-                'size change', f'the images are now {frames[-1].size}, not {self._size}: the map begins anew'
-            )
-            self._size = frames[-1].size
-            frames = [frame for frame in frames if frame.size == self._size]
-            self._pipeline.reset()
+            self._problems.report('size change', f'the images are now {size}, not {self._size}: the map begins anew')
+            self._begin_epoch(size)
+            fitting = [frame for frame in frames if frame.size == size]
+            self._statistics.count('dropped', len(frames) - len(fitting))
+            frames = fitting
+        self._unanswered += len(frames)
         window_limit = self._pipeline.odometry.config.window
         try:
             results = self._pipeline.process(frames)
         except (AlignmentError, PredictionError) as error:
-            return self._refuse(frames, 'window', f'window dropped: {error}')
+            return self._refuse('window', f'window dropped: {error}')
         except (WindowTooLargeError, DeviceError) as error:
-            return self._refuse(frames, 'device', str(error))
+            return self._refuse('device', str(error))
         finally:
             window = self._pipeline.odometry.config.window
             if window != window_limit:
                 self._problems.report('memory', f'out of memory on the device: the window shrinks to {window} frames')
         self.state_text = ''
+        self._unanswered -= len(results)
         return results
 
-    def _refuse(self, frames: list[Frame], kind: str, text: str) -> list[Result]:
-        self._statistics.count('refused', len(frames))
+    def _begin_epoch(self, size: tuple[int, int] | None) -> None:
+        """Forget the map; frames that still waited for a first window are dropped with it."""
+        self._pipeline.reset()
+        self._statistics.count('dropped', self._unanswered)
+        self._unanswered = 0
+        self._size = size
+
+    def _refuse(self, kind: str, text: str) -> list[Result]:
+        self._statistics.count('refused', self._unanswered)
+        self._unanswered = 0
         self.state_text = text
         self._problems.report(kind, text)
         return []

@@ -1,0 +1,292 @@
+"""The node ``vggt_player``: plays a folder of pictures, a video or a bag as a camera driver would publish it.
+
+    ros2 run vggt_ros vggt_player --ros-args -p path:=FOLDER_VIDEO_OR_BAG -r image:=/camera/image_raw
+
+Publishes ``image`` (or ``image/compressed`` for a bag that holds compressed images) and ``camera_info``, reliably, with
+exactly the stamps and frame ids of the input.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from vggt_ros import sequence as sequences
+from vggt_ros.msg import Status
+from vggt_ros.ros.compat import byte_array
+from vggt_ros.ros.messages import ns_to_time
+from vggt_ros.ros.options import OptionError, declare_options
+from vggt_ros.ros.parameters import Declared
+
+PARAMETERS = (
+    Declared('path', '', 'what to play: a folder of pictures, a video file or a bag (ROS 1 or ROS 2)'),
+    Declared('topic', '', 'image topic of a bag; empty: its only one'),
+    Declared('fps', 0.0, 'pictures per second of an input without stamps; 0: its own', 'Hz', (0.0, 1000.0)),
+    Declared('stride', 1, 'play every n-th picture', '', (1, 1_000_000)),
+    Declared('limit', 0, 'most pictures to play, 0 = all', '', (0, 2**31 - 1)),
+    Declared('rate', 1.0, 'speed: 1.0 = real time by the stamps, 0.0 = as fast as receivers follow', '', (0.0, 1000.0)),
+    Declared('loop', False, 'begin again at the end; the stamps repeat, which is a restart to the vggt node'),
+    Declared('clock', False, 'publish the stamps on /clock, for nodes with use_sim_time'),
+    Declared('wait_for_subscriber', True, 'begin when somebody has subscribed to the images'),
+    Declared('start_delay', 0.0, 'further wait before the first image', 's', (0.0, 3600.0)),
+    Declared('follow', '', "topic of the vggt node's status, such as vggt/status: play as it solves; empty: do not"),
+    Declared('max_in_flight', 16, 'with follow: most images that are published and not yet accounted for', '', (1, 1000)),
+    Declared('patience', 15.0, 'with follow: longest wait for progress after the last image', 's', (0.1, 86400.0)),
+)
+REPORT_EVERY = 5.0
+
+
+class Backlog:
+    """How many published images the follower has not yet accounted for (solved, dropped or refused).
+
+    Fed with the follower's totals; what they were before the first image does not count, and a smaller total than the
+    one before means that the follower began to count anew.
+    """
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.accounted = 0
+        self.longest_gap = 0.0  # seconds without progress that turned out to be mere slowness
+        self._total: int | None = None
+        self._moved = time.monotonic()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the follower has been heard."""
+        return self._total is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Images out there; other publishers' images may be among those accounted for, so never below 0."""
+        return max(0, self.published - self.accounted)
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last publication or progress."""
+        return time.monotonic() - self._moved
+
+    def on_publish(self) -> None:
+        """One image more."""
+        if self.in_flight == 0:
+            self._moved = time.monotonic()
+        self.published += 1
+
+    def on_total(self, total: int) -> None:
+        """The follower's newest total."""
+        if self._total is not None and total != self._total:
+            self.accounted += total - self._total if total > self._total else total
+            self.longest_gap = max(self.longest_gap, self.idle)
+            self._moved = time.monotonic()
+        self._total = total
+
+
+class Player(Node):
+    """Raises OptionError, SequenceError or FileNotFoundError when there is nothing to play."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('vggt_player', **options)
+        self.settings = declare_options(self, PARAMETERS)
+        if not self.settings['path']:
+            raise OptionError('nothing to play: set the parameter path')
+        self.sequence = sequences.open_sequence(
+            self.settings['path'],
+            fps=self.settings['fps'] or None,
+            topic=self.settings['topic'] or None,
+            stride=self.settings['stride'],
+            limit=self.settings['limit'] or None,
+        )
+        first = next(iter(self.sequence))
+        self._compressed = isinstance(first.image, sequences.CompressedImage)
+        kind, topic = (CompressedImage, 'image/compressed') if self._compressed else (Image, 'image')
+        self._image = self._publisher(kind, topic)
+        self._info = self._publisher(CameraInfo, 'camera_info')
+        self._clock_publisher = self.create_publisher(Clock, '/clock', 10) if self.settings['clock'] else None
+        self.backlog = Backlog()
+        if self.settings['follow']:
+            latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._follow = self.create_subscription(Status, self.settings['follow'], self._on_status, latched)
+        self._calibration: Any = None
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self)
+
+    def _publisher(self, kind: type, topic: str) -> Publisher:
+        qos = QoSProfile(depth=self.settings['max_in_flight'])
+        overrides = QoSOverridingOptions.with_default_policies()
+        return self.create_publisher(kind, topic, qos, qos_overriding_options=overrides)
+
+    def _on_status(self, message: Status) -> None:
+        self.backlog.on_total(message.images_processed + message.images_dropped + message.images_refused)
+
+    def play(self) -> int:
+        """Play everything; the number of published images. Raises SequenceError when a picture cannot be read."""
+        for note in self.sequence.notes:
+            self.get_logger().info(note)
+        self._wait_for_receivers()
+        length = _length(self.sequence)
+        self.get_logger().info(f'playing {length or "the"} images of {self.sequence.path}')
+        with Progress(self, None if self.settings['loop'] else length) as progress:
+            while True:
+                self._play_once(progress)
+                if not self.settings['loop']:
+                    break
+            if self.settings['follow']:
+                self._wait_until_solved(progress)
+        return self.backlog.published
+
+    def _play_once(self, progress: Progress) -> None:
+        origin = None
+        rate = self.settings['rate']
+        for item in self.sequence:
+            if self.settings['follow']:
+                self._spin_until(lambda: self.backlog.in_flight < self.settings['max_in_flight'], progress.update)
+            if rate:
+                now = time.monotonic()
+                due = now if origin is None else origin + item.stamp * 1e-9 / rate
+                # Whoever comes late shifts what follows: no burst makes up for it.
+                origin = max(now, due) - item.stamp * 1e-9 / rate
+                self._spin_until(lambda due=due: time.monotonic() >= due, progress.update)
+            self._publish(item)
+            if not rate and not self.settings['follow']:
+                self._image.wait_for_all_acked(Duration(seconds=1))
+            self._executor.spin_once(timeout_sec=0)
+            progress.update()
+
+    def _publish(self, item: sequences.SequenceItem) -> None:
+        header = Header(stamp=ns_to_time(item.stamp), frame_id=item.frame_id)
+        if self._clock_publisher:
+            self._clock_publisher.publish(Clock(clock=header.stamp))
+        if item.calibration is not None:
+            info = CameraInfo(header=header)
+            item.calibration.fill(info)
+            self._info.publish(info)
+            if item.calibration != self._calibration:
+                # Two topics have no common order: a new calibration must have arrived before its first image.
+                self._calibration = item.calibration
+                self._info.wait_for_all_acked(Duration(seconds=1))
+                self._spin_for(0.1)
+        image = item.image
+        if isinstance(image, sequences.CompressedImage):
+            message = CompressedImage(header=header, format=image.format)
+        else:
+            message = Image(header=header, height=image.height, width=image.width, encoding=image.encoding)
+            message.is_bigendian, message.step = image.is_bigendian, image.step
+        message.data = byte_array(image.data)
+        self._image.publish(message)
+        self.backlog.on_publish()
+
+    def _wait_for_receivers(self) -> None:
+        topics = [self._image] if self.settings['wait_for_subscriber'] else []
+        for publisher in topics:
+            say = f'waiting for a subscriber on {publisher.topic_name}'
+            self._wait(lambda publisher=publisher: publisher.get_subscription_count() > 0, say)
+        if self.settings['follow']:
+            self._wait(lambda: self.backlog.connected, f'waiting for {self._follow.topic_name}: is the vggt node active?')
+        self._spin_for(self.settings['start_delay'])
+
+    def _wait_until_solved(self, progress: Progress) -> None:
+        """Until every image is accounted for, or nothing has moved for so long that nothing will."""
+
+        def patience() -> float:
+            # A large network on a CPU takes minutes for a window: what it took before, it may take again.
+            return max(self.settings['patience'], 3 * self.backlog.longest_gap)
+
+        self._spin_until(lambda: self.backlog.in_flight == 0 or self.backlog.idle > patience(), progress.update)
+        if self.backlog.in_flight:
+            self.get_logger().warning(
+                f'{self.backlog.in_flight} of {self.backlog.published} images were never accounted for on '
+                f'{self._follow.topic_name}: nothing has moved for {self.backlog.idle:.0f} s'
+            )
+
+    def _wait(self, condition: Callable[[], bool], say: str) -> None:
+        """Spin until the condition holds; say every few seconds what is waited for."""
+        last = time.monotonic() - REPORT_EVERY + 1
+
+        def report() -> None:
+            nonlocal last
+            if time.monotonic() - last > REPORT_EVERY:
+                last = time.monotonic()
+                self.get_logger().info(say)
+
+        self._spin_until(condition, report)
+
+    def _spin_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self._spin_until(lambda: time.monotonic() >= end, lambda: None)
+
+    def _spin_until(self, condition: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
+        while not condition():
+            self._executor.spin_once(timeout_sec=0.02)
+            meanwhile()
+
+
+class Progress:
+    """A bar on a terminal, else a log line every few seconds. Counts solved images when the player follows."""
+
+    def __init__(self, player: Player, total: int | None) -> None:
+        self._player = player
+        self._total = total
+        self._bar = tqdm(total=total, unit=' images', desc='playing', disable=not sys.stderr.isatty(), smoothing=0.1)
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.update()
+        self._bar.close()
+        self._player.get_logger().info(self._text())
+
+    def _text(self) -> str:
+        backlog = self._player.backlog
+        text = f'{backlog.published} of {self._total} images played' if self._total else f'{backlog.published} played'
+        return f'{text}, {backlog.accounted} accounted for' if self._player.settings['follow'] else text
+
+    def update(self) -> None:
+        """Show where things stand."""
+        backlog = self._player.backlog
+        count = min(backlog.accounted, backlog.published) if self._player.settings['follow'] else backlog.published
+        self._bar.update(count - self._bar.n)
+        if self._bar.disable and time.monotonic() - self._last > REPORT_EVERY:
+            self._last = time.monotonic()
+            self._player.get_logger().info(self._text())
+
+
+def _length(sequence: sequences.Sequence) -> int | None:
+    try:
+        return len(sequence)
+    except TypeError:
+        return None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play; exit code 2 with one line when the input cannot be read."""
+    rclpy.init(args=args)
+    try:
+        player = Player()
+        player.play()
+    except (OptionError, sequences.SequenceError, FileNotFoundError) as error:
+        print(f'vggt_player: {error}', file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -37,6 +37,14 @@ def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean[:, None, None], std[:, None, None]
 
 
+def select(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of dimension 1 of (B, F, ...); a view when they are all rows in order, or none."""
+    if list(rows) == list(range(x.shape[1])):
+        return x
+    # Not by an index tensor: that would have to travel to the device.
+    return torch.stack([x[:, row] for row in rows], dim=1) if rows else x[:, :0]
+
+
 class Aggregator(nn.Module):
     """Images -> tokens that know of each other. Token order of a frame: camera, four registers, patches row by row."""
 
@@ -88,31 +96,21 @@ class Aggregator(nn.Module):
             local = x
             if everything or layer + 1 < len(self.frame_blocks):
                 x = global_block(x.flatten(1, 2), rope).unflatten(1, (count, -1))
-                camera, chosen = x[:, :, 0], self._patches(x, frames)
+                camera, chosen = x[:, :, 0], select(x[:, :, SPECIAL_TOKENS:], frames)
             else:
                 camera, chosen = self._last(global_block, x, frames, rope)
             if layer in self.intermediate_layers and frames:
-                patches.append(torch.cat([self._patches(local, frames), chosen], dim=-1))
+                patches.append(torch.cat([select(local[:, :, SPECIAL_TOKENS:], frames), chosen], dim=-1))
         return Features(torch.cat([local[:, :, 0], camera], dim=-1), tuple(patches))
 
     def _rope(self, grid: tuple[int, int], device: torch.device) -> Rope:
         return rope_table(grid, SPECIAL_TOKENS, self.head_dim, device)
 
-    @staticmethod
-    def _patches(x: Tensor, frames: Sequence[int]) -> Tensor:
-        """(B, S, P, C) -> (B, F, N, C)."""
-        if list(frames) == list(range(x.shape[1])):
-            return x[:, :, SPECIAL_TOKENS:]
-        if not frames:
-            return x[:, :0, SPECIAL_TOKENS:]
-        # An index tensor would have to travel to the device.
-        return torch.stack([x[:, frame, SPECIAL_TOKENS:] for frame in frames], dim=1)
-
     def _last(self, block: nn.Module, x: Tensor, frames: Sequence[int], rope: Rope) -> tuple[Tensor, Tensor]:
         """A global block's camera tokens (B, S, C) of all frames and patch tokens (B, F, N, C) of some."""
         count = x.shape[1]
-        chosen = self._patches(x, frames)
+        chosen = select(x[:, :, SPECIAL_TOKENS:], frames)
         rows = torch.cat([x[:, :, 0], chosen.flatten(1, 2)], dim=1)
         places = rope.rows([slice(0, 1)] * count + [slice(SPECIAL_TOKENS, None)] * len(frames))
         out = block(rows, places, x.flatten(1, 2), rope)
-        return out[:, :count], out[:, count:].unflatten(1, (len(frames), -1))
+        return out[:, :count], out[:, count:].unflatten(1, chosen.shape[1:3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -57,25 +57,25 @@ class VGGTConfig:
     def __post_init__(self) -> None:
         for name in ('intermediate_layers', 'dpt_out_channels'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        problems = list(self._problems())
+        problems = list(self._wrong_types()) or list(self._contradictions())
         if problems:
             raise ConfigError('VGGTConfig: ' + '; '.join(problems))
 
-    def _problems(self):
+    def _wrong_types(self) -> Iterator[str]:
         for field in fields(self):
             value = getattr(self, field.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            smallest = 0 if field.name in ('intermediate_layers', 'track_corr_radius') else 1
-            if field.type == 'str' or field.type == 'bool':
+            if field.type in ('str', 'bool'):
                 if type(value).__name__ != field.type:
                     yield f'{field.name} must be a {field.type}, got {value!r}'
-            elif not all(type(number) is int and number >= smallest for number in numbers):
-                yield f'{field.name} must hold integers of at least {smallest}, got {value!r}'
-            elif isinstance(value, tuple) and len(value) != 4:
-                yield f'{field.name} needs 4 entries, got {value!r}'
-            else:
                 continue
-            return  # the rest assumes the right types
+            numbers = value if isinstance(value, tuple) else (value,)
+            smallest = 0 if field.name in ('intermediate_layers', 'track_corr_radius') else 1
+            if not all(type(number) is int and number >= smallest for number in numbers):
+                yield f'{field.name} must hold integers of at least {smallest}, got {value!r}'
+            elif len(numbers) != (4 if field.type != 'int' else 1):
+                yield f'{field.name} needs 4 entries, got {value!r}'
+
+    def _contradictions(self) -> Iterator[str]:
         if self.patch_embed != 'conv' and self.patch_embed not in DINOV2_DEPTHS:
             yield f'patch_embed must be conv or one of {", ".join(DINOV2_DEPTHS)}, got {self.patch_embed!r}'
         elif self.patch_embed != 'conv' and self.embed_dim != DINOV2_DEPTHS[self.patch_embed][0]:

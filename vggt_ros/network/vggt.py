@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vggt_ros.network.aggregator import Aggregator
+from vggt_ros.network.aggregator import Aggregator, select
 from vggt_ros.network.camera_head import CameraHead
 from vggt_ros.network.config import HEADS, SPECIAL_TOKENS, ConfigError, VGGTConfig
 from vggt_ros.network.dpt_head import DenseHead
@@ -202,11 +202,3 @@ class VGGT(nn.Module):
                 f'the tracker needs image sides of at least {smallest} pixels, not {size[0]}x{size[1]} (HxW)'
             )
         return queries.to(entered.device, torch.float32)
-
-
-def select(x: Tensor, rows: Sequence[int]) -> Tensor:
-    """Rows of dimension 1 of (B, F, ...); no copy when they are all rows, in order."""
-    if list(rows) == list(range(x.shape[1])):
-        return x
-    # An index tensor would have to travel to the device.
-    return torch.stack([x[:, row] for row in rows], dim=1)

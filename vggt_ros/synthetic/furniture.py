@@ -32,7 +32,7 @@ class Placed:
         self.builder.add(shape, self.identity, self.origin + self.R @ np.asarray(centre, np.float64), half, material, R)
 
 
-def poster_faces(builder: Builder, palette: Palette, kind: str, width: float, height: float, colours=None, **options):
+def picture(builder: Builder, palette: Palette, kind: str, width: float, height: float, colours=None, **options):
     """A material that shows one picture once on a face of width x height metres."""
     colours = palette.object() if colours is None else colours
     return builder.material(palette.texture(kind), colours, (width, height), (0.0, 0.0), **options)
@@ -81,7 +81,7 @@ def shelf(b: Builder, p: Palette, position, yaw: float) -> int:
         put(BOX, (0, 0, row * pitch), (deep, wide, 0.012), wood)
     for row in range(rows):
         tall, broad = pitch * rng.uniform(0.35, 0.44), wide * rng.uniform(0.5, 0.95)
-        books = poster_faces(b, p, 'books', 2 * broad, 2 * tall)
+        books = picture(b, p, 'books', 2 * broad, 2 * tall)
         side = rng.choice([-1, 1]) * (wide - broad - 0.016)
         put(BOX, (-0.02, side, row * pitch + tall + 0.012), (deep - 0.04, broad, tall), books)
     return put.identity
@@ -196,10 +196,55 @@ def small(b: Builder, p: Palette, position, yaw: float) -> int:
         put(BOX, (0, 0, half[2]), half, skin)
     else:
         wide, tall = rng.uniform(0.18, 0.3), rng.uniform(0.12, 0.18)
-        picture = poster_faces(b, p, 'screen', 2 * wide, 2 * tall, emission=0.5)
+        display = picture(b, p, 'screen', 2 * wide, 2 * tall, emission=0.5)
         dark = b.material(p.texture('plain'), p.metal() * 0.3, 0.5)
-        put(BOX, (0, 0, tall + 0.06), (0.015, wide, tall), [dark, picture, dark, dark, dark, dark])
+        put(BOX, (0, 0, tall + 0.06), (0.015, wide, tall), [dark, display, dark, dark, dark, dark])
         put(CYLINDER, (0, 0, 0.03), (0.06, 0.06, 0.03), dark)
+    return put.identity
+
+
+def person(b: Builder, p: Palette, position, yaw: float) -> int:
+    """Somebody standing."""
+    rng, put = b.rng, Placed(b, 'person', position, yaw)
+    trousers = b.material(p.texture('fabric', 'plain'), p.object() * 0.5, 0.3)
+    shirt = b.material(p.texture('stripes', 'checks', 'fabric', 'glyphs'), p.object(), 0.35)
+    skin = b.material(p.texture('plain'), np.tile(rng.uniform(0.1, 0.7) * np.array([1.0, 0.75, 0.6]), (3, 1)), 1.0)
+    high = rng.uniform(0.92, 1.08)
+    for y in (-0.1, 0.1):
+        put(CYLINDER, (0, y, 0.42 * high), (0.08, 0.08, 0.42 * high), trousers)
+    put(ELLIPSOID, (0, 0, 1.12 * high), (0.15, 0.24, 0.36 * high), shirt)
+    put(ELLIPSOID, (0, 0, 1.6 * high), (0.11, 0.1, 0.13), skin)
+    return put.identity
+
+
+def rack(b: Builder, p: Palette, position, yaw: float) -> int:
+    """A tall rack with crates."""
+    rng, put = b.rng, Placed(b, 'rack', position, yaw)
+    wide, deep, high = rng.uniform(0.8, 1.3), 0.4, rng.uniform(1.0, 1.5)
+    steel = b.material(p.texture('plain', 'stripes'), p.object(), 0.6)
+    for y in (-1, 1):
+        put(BOX, (0, y * wide, high), (deep, 0.03, high), steel)
+    for z in (0.15, high, 2 * high - 0.05):
+        put(BOX, (0, 0, z), (deep, wide, 0.03), steel)
+    for z in (0.18, high + 0.03):
+        for y in (-0.55, 0.0, 0.55):
+            if rng.random() < 0.7:
+                half = rng.uniform((0.2, 0.12 * wide, 0.1), (0.35, 0.25 * wide, 0.35 * high))
+                skin = b.material(
+                    p.texture('glyphs', 'poster', 'planks', 'plain', 'checks'), p.object(), tuple(2 * half[1:])
+                )
+                put(BOX, (0, y * wide, z + half[2]), half, skin)
+    return put.identity
+
+
+def pane(b: Builder, p: Palette, position, yaw: float) -> int:
+    """A standing pane of glass in a frame."""
+    put = Placed(b, 'glass', position, yaw)
+    glass = b.material(p.texture('plain'), p.metal(), 1.0, glass=0.88, mirror=0.08)
+    frame = b.material(p.texture('wood', 'plain'), p.metal(), 0.4)
+    put(BOX, (0, 0, 1.0), (0.005, 0.7, 0.95), [glass, glass, frame, frame, frame, frame])
+    for y in (-0.72, 0.72):
+        put(BOX, (0, y, 1.0), (0.03, 0.02, 1.0), frame)
     return put.identity
 
 

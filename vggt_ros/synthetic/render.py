@@ -14,7 +14,7 @@ import torch
 
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.shading import shade
-from vggt_ros.synthetic.trace import Hits, View, trace
+from vggt_ros.synthetic.trace import Hits, View, exact_arithmetic, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,8 @@ def cast(scene: Scene, T_world_camera: torch.Tensor | np.ndarray, K, uv) -> Hits
     T_world_camera, K = scene.cameras(T_world_camera, K)
     uv = torch.as_tensor(uv, dtype=torch.float64, device=scene.device)
     directions = uv_rays(uv, K).expand(*T_world_camera.shape[:2], -1, 3)
-    return trace(View.of(scene, T_world_camera), directions)
+    with exact_arithmetic(scene.device):
+        return trace(View.of(scene, T_world_camera), directions)
 
 
 def render(
@@ -78,26 +79,26 @@ def render(
     for each. occlusion: ambient occlusion from distances to nearby surfaces.
     """
     T_world_camera, K = scene.cameras(T_world_camera, K)
-    view = View.of(scene, T_world_camera)
-    rays = pixel_rays(K, size).expand(*T_world_camera.shape[:2], -1, 3)
-    hits = trace(view, rays, size)
-    colour = None
-    options = {'shadows': shadows, 'occlusion': occlusion}
-    for row in range(samples):
-        for column in range(samples):
-            shift = ((column + 0.5) / samples - 0.5, (row + 0.5) / samples - 0.5)
-            if shift == (0.0, 0.0):
-                sample = shade(view, rays, hits, K, **options)
-            else:
-                shifted = pixel_rays(K, size, shift).expand(*T_world_camera.shape[:2], -1, 3)
-                sample = shade(view, shifted, trace(view, shifted, size), K, **options)
-            colour = sample if colour is None else colour + sample
+    cameras = T_world_camera.shape[:2]
+    with exact_arithmetic(scene.device):
+        view = View.of(scene, T_world_camera)
+        rays = pixel_rays(K, size).expand(*cameras, -1, 3)
+        hits = trace(view, rays, size)
+        samples_rgb = []
+        for row in range(samples):
+            for column in range(samples):
+                shift = ((column + 0.5) / samples - 0.5, (row + 0.5) / samples - 0.5)
+                if shift == (0.0, 0.0):
+                    samples_rgb.append(shade(view, rays, hits, K, shadows, occlusion))
+                else:
+                    shifted = pixel_rays(K, size, shift).expand(*cameras, -1, 3)
+                    samples_rgb.append(shade(view, shifted, trace(view, shifted, size), K, shadows, occlusion))
     shape = (*T_world_camera.shape[:2], size[1], size[0])
     seen, rows = hits.primitive >= 0, hits.primitive.clamp(min=0)
     world_of = torch.arange(shape[0], device=scene.device)[:, None, None]
     surface = scene.surface[scene.material[world_of, rows, hits.face]]
     return Rendering(
-        rgb=(colour / samples**2).reshape(*shape, 3),
+        rgb=(sum(samples_rgb) / samples**2).reshape(*shape, 3),
         depth=hits.depth.reshape(shape),
         normal=hits.normal.reshape(*shape, 3),
         object_id=torch.where(seen, scene.object_id[world_of, rows], 0).reshape(shape),

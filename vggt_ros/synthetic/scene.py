@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,7 +30,7 @@ class Scene:
     material tables, which are stacked over the batch, so a row number is global. object_id: (B, P) int32.
     surface: (M, 20) float32: size 2, offset 2, palette 9, variation, gloss, mirror, glass, emission, 2 unused.
     texture: (M,) int64. lamp_position, lamp_colour: (B, L, 3). sun, sun_colour: (B, 3). ambient: (B, 2, 3).
-    sky: (B, 3, 3). bank: the textures.
+    sky: (B, 3, 3). bank: the textures. sunny, open_sky, specular: whether any world has a sun, a sky, mirrors or glass.
     """
 
     split: tuple[int, int, int]
@@ -48,6 +48,9 @@ class Scene:
     ambient: torch.Tensor
     sky: torch.Tensor
     bank: torch.Tensor
+    sunny: bool
+    open_sky: bool
+    specular: bool
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +74,7 @@ class Scene:
         if not any(world.moving.any() for world in worlds):
             times = times[:, :1]
         split = tuple(max(int((world.shape == kind).sum()) for world in worlds) for kind in SHAPES)
-        count, lamps = sum(split), max(1, *(len(world.lights.position) for world in worlds))
+        count, lamps = sum(split), max(len(world.lights.position) for world in worlds)
         T = np.tile(np.eye(4), (batch, times.shape[1], count, 1, 1))
         T[..., 2, 3] = _FAR_AWAY
         half = np.full((batch, count, 3), 1e-3)
@@ -119,7 +122,16 @@ class Scene:
             ambient=tensor(np.stack([light.ambient for light in lights])),
             sky=tensor(np.stack([np.zeros((3, 3)) if light.sky is None else light.sky for light in lights])),
             bank=texture_bank(torch.device(device)),
+            sunny=any(light.sun_colour.any() for light in lights),
+            open_sky=any(light.sky is not None for light in lights),
+            specular=any((world.materials.mirror + world.materials.glass).any() for world in worlds),
         )
+
+    def moment(self, frame: int) -> Scene:
+        """The scene at one of its moments."""
+        if self.T_world_primitive.shape[1] == 1:
+            return self
+        return replace(self, T_world_primitive=self.T_world_primitive[:, frame : frame + 1])
 
     def cameras(self, T_world_camera, K) -> tuple[torch.Tensor, torch.Tensor]:
         """Cameras as (B, F, 4, 4) and (B, F, 3, 3) float64 tensors on the scene's device; ValueError if they do not fit."""

@@ -7,8 +7,6 @@ import torch
 from vggt_ros.synthetic import textures
 from vggt_ros.synthetic.trace import Hits, View, blocked, rows_of, trace
 
-_TEXELS = sum((textures.SIZE >> level) ** 2 for level in range(textures.LEVELS))
-_STARTS = [sum((textures.SIZE >> below) ** 2 for below in range(level)) for level in range(textures.LEVELS)]
 _BLOTS = textures.texture_id('plaster', 3)
 _LIFT = 2e-3  # metres secondary rays start off a surface
 GAMMA = 2.2
@@ -18,8 +16,8 @@ def _sample(bank: torch.Tensor, texture: torch.Tensor, uv: torch.Tensor, footpri
     """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the mip level whose texel is about ``footprint`` tiles."""
     level = torch.log2(footprint * textures.SIZE).round().nan_to_num(0).clamp(0, textures.LEVELS - 1).long()
     side = torch.bitwise_right_shift(torch.full_like(level, textures.SIZE), level)
-    starts = torch.tensor(_STARTS, device=uv.device)
-    base = texture * _TEXELS + starts[level]
+    # The levels before one with this side hold SIZE^2 + SIZE^2 / 4 + ... + 4 side^2 texels: a geometric series.
+    base = texture * textures.TEXELS + (textures.SIZE**2 - side * side) * 4 // 3
     xy = (uv - uv.floor()) * side[:, None] - 0.5
     low = xy.floor()
     weight = xy - low
@@ -120,7 +118,7 @@ def _radiance(
     blots = _sample(scene.bank, torch.full_like(faces, _BLOTS), metres / 3.7 + offset, footprint / 3.7)[:, :1]
     albedo = albedo * (1 + variation * (2 * blots - 1))
 
-    flat_normal, flat_position = normal_world.reshape(-1, 3), position_world.reshape(-1, 3)
+    flat_normal = normal_world.reshape(-1, 3)
     ambient = scene.ambient[world_of]
     light = torch.lerp(ambient[:, 0], ambient[:, 1], 0.5 + 0.5 * flat_normal[:, 2:])
     if occlusion:
@@ -129,13 +127,12 @@ def _radiance(
     highlight = torch.zeros_like(light)
     start = position + hits.normal * _LIFT
     sources: list[tuple[torch.Tensor, torch.Tensor]] = []
-    if scene.sun_colour.any():
+    if scene.sunny:
         sources.append((scene.sun[:, None, None].expand(batch, frames, count, 3) * 1e3, scene.sun_colour[world_of]))
     for lamp in range(scene.lamp_position.shape[1]):
-        if scene.lamp_colour[:, lamp].any():
-            to_lamp = scene.lamp_position[:, None, None, lamp] - position_world
-            squared = (to_lamp * to_lamp).sum(-1).reshape(-1, 1)
-            sources.append((to_lamp, scene.lamp_colour[world_of, lamp] / (squared + 0.1)))
+        to_lamp = scene.lamp_position[:, None, None, lamp] - position_world
+        squared = (to_lamp * to_lamp).sum(-1).reshape(-1, 1)
+        sources.append((to_lamp, scene.lamp_colour[world_of, lamp] / (squared + 0.3)))
     for towards, colour in sources:
         unit = torch.nn.functional.normalize(towards, dim=-1).reshape(-1, 3)
         cosine = (unit * flat_normal).sum(-1, keepdim=True).clamp(min=0)
@@ -146,12 +143,12 @@ def _radiance(
         middle = torch.nn.functional.normalize(unit + towards_eye, dim=-1)
         highlight = highlight + colour * (cosine > 0) * (middle * flat_normal).sum(-1, keepdim=True).clamp(min=0) ** 40
     colour = albedo * torch.lerp(light, torch.ones_like(light), emission) + gloss * highlight
-    if not scene.sky.any():
+    if not scene.open_sky:
         colour = colour * seen.reshape(-1, 1)
     else:
         world_directions = (directions @ R_wc.mT).reshape(-1, 3)
         colour = torch.where(seen.reshape(-1, 1), colour, _sky(view, world_directions, world_of))
-    if bounces and ((mirror > 0) | (glass > 0)).any():
+    if bounces and scene.specular:
         colour = _through(view, directions, position, hits, colour, (mirror, glass), angle, shadows, occlusion, bounces)
     return colour.view(batch, frames, count, 3)
 
@@ -161,8 +158,6 @@ def _through(view, directions, position, hits, colour, shares, angle, shadows, o
     shape = hits.primitive.shape
     for share, reflecting in zip(shares, (True, False), strict=True):
         share = share.view(*shape, 1)
-        if not (share > 0).any():
-            continue
         inward = (directions * hits.normal).sum(-1, keepdim=True)
         onward = directions - 2 * inward * hits.normal if reflecting else directions
         start = position + hits.normal * (_LIFT if reflecting else -_LIFT)

@@ -78,10 +78,10 @@ def _clouds(rng):
 
 
 def _wood(rng):
-    x, y = _grid()
+    x, _ = _grid()
     rings = int(rng.integers(3, 9))
-    bend = value_noise(rng, (1, 4), 4) * rng.uniform(0.5, 1.6)
-    rings_value = 0.5 + 0.5 * np.sin(2 * np.pi * (rings * x + bend * 2))
+    bend = value_noise(rng, (2, 2), 3, 0.4) * rng.uniform(0.8, 2.5)
+    rings_value = 0.5 + 0.5 * np.sin(2 * np.pi * (rings * x + bend))
     fibre = value_noise(rng, (48, 3), 3)
     return 0.75 * rings_value**2 + 0.25 * fibre, _step(value_noise(rng, (6, 3), 3), 0.8, 0.1), 0.75 + 0.25 * fibre
 
@@ -191,17 +191,19 @@ def _marble(rng):
 def _cobbles(rng):
     """Voronoi cells: paving stones, leaves, giraffe."""
     count = int(rng.integers(5, 12))
-    cells = np.stack(np.meshgrid(np.arange(count), np.arange(count)), -1).reshape(-1, 2)
-    points = (cells + rng.random((count * count, 2))) / count
+    centres, tones = rng.random((count, count, 2)), rng.random((count, count))
     x, y = _grid()
+    column, row = (x * count).astype(int), (y * count).astype(int)
     first, second, nearest = (np.full((SIZE, SIZE), 9.0) for _ in range(3))
-    for tone, (px, py) in zip(rng.random(len(points)), points, strict=True):
-        dx, dy = np.abs(x - px), np.abs(y - py)
-        distance = np.hypot(np.minimum(dx, 1 - dx), np.minimum(dy, 1 - dy))
-        closer = distance < first
-        second = np.where(closer, first, np.minimum(second, distance))
-        nearest = np.where(closer, tone, nearest)
-        first = np.minimum(first, distance)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):  # the nearest centre lies in one of the nine cells around
+            cell = (row + dy) % count, (column + dx) % count
+            cx, cy = (column + dx + centres[cell][..., 0]) / count, (row + dy + centres[cell][..., 1]) / count
+            distance = np.hypot(x - cx, y - cy)
+            closer = distance < first
+            second = np.where(closer, first, np.minimum(second, distance))
+            nearest = np.where(closer, tones[cell], nearest)
+            first = np.minimum(first, distance)
     joint = 1 - _step(second - first, 0.012, 0.012)
     return nearest, joint, 0.7 + 0.3 * value_noise(rng, (16, 16), 4)
 
@@ -372,6 +374,8 @@ KINDS = tuple(_PATTERNS)
 COUNT = len(KINDS) * VARIANTS
 LEVELS = 7
 """Mip levels: 256, 128, ..., 4 texels."""
+TEXELS = sum((SIZE >> level) ** 2 for level in range(LEVELS))
+"""Texels of one texture with all its levels."""
 
 
 def texture_id(kind: str, variant: int) -> int:

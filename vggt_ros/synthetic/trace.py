@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,18 @@ from vggt_ros.synthetic.scene import Scene
 _NEAR = 1e-4  # metres along the ray (times its length); closer hits are the surface the ray starts on
 _TILE = 32  # pixels; rays of a tile see only the primitives whose bounding sphere meets the tile's cone
 _CPU_PAIRS, _CUDA_PAIRS = 1 << 16, 1 << 24  # ray-primitive pairs worked on at once: the CPU's second-level cache
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Full float32 products whatever the caller's training settings: TF32 or bfloat16 rays would miss by centimetres."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,21 @@ it in at most one interval. Seen from inside (a room is a box around the camera)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 BOX, ELLIPSOID, CYLINDER = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """The hard cases, see :func:`vggt_ros.synthetic.places.make_world`."""
+
+    bare: bool = False
+    mirrors: bool = False
+    moving: bool = False
+    clutter: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +87,7 @@ class World:
     ellipsoid its one surface. object_id: (P,) int32 >= 1; primitives of one object move together; 0 is the sky.
     names: object id -> what it is. free: (2, 3) corners of the box in which cameras may be.
     walkway: (N, 3) a polyline on the floor kept clear of everything that stands still; ``closed`` when it is a loop.
-    focus: (M, 3) points worth looking at.
+    focus: (M, 3) points worth looking at. period: (3,) metres after which the world looks the same again, or None.
     """
 
     kind: str
@@ -95,7 +105,7 @@ class World:
     walkway: np.ndarray
     focus: np.ndarray
     closed: bool = False
-    notes: tuple[str, ...] = field(default=())
+    period: np.ndarray | None = None
 
     @property
     def moving(self) -> np.ndarray:
@@ -161,11 +171,11 @@ def _signed_distance(kind: int, local: np.ndarray, half: np.ndarray) -> np.ndarr
 class Builder:
     """Collects primitives and materials, and hands out the finished :class:`World`.
 
-    Used by places.py and furniture.py; ``rng`` is the only source of chance.
+    Used by interiors.py, exteriors.py and furniture.py; ``rng`` is the only source of chance.
     """
 
-    def __init__(self, kind: str, seed: int, rng: np.random.Generator):
-        self.kind, self.seed, self.rng = kind, seed, rng
+    def __init__(self, kind: str, seed: int, rng: np.random.Generator, options: Options):
+        self.kind, self.seed, self.rng, self.options = kind, seed, rng, options
         self._materials: list[tuple] = []
         self._primitives: list[tuple] = []
         self._motions: dict[int, tuple] = {}
@@ -207,7 +217,7 @@ class Builder:
         faces = [material] * 6 if isinstance(material, int) else material
         self._primitives.append((shape, T, half, faces, identity))
 
-    def build(self, lights: Lights, free, walkway, focus, closed: bool = False) -> World:
+    def build(self, lights: Lights, free, walkway, focus, closed: bool = False, period=None) -> World:
         """The finished world."""
         shape, T, half, faces, identity = zip(*self._primitives, strict=True)
         still = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0, 0.0, 0.0)
@@ -229,4 +239,5 @@ class Builder:
             walkway=np.array(walkway, np.float64),
             focus=np.array(focus, np.float64),
             closed=closed,
+            period=None if period is None else np.array(period, np.float64),
         )

@@ -57,11 +57,11 @@ def load(
         config = config or _config(path, file.metadata)
         present = [head for head in HEADS if any(key.startswith(f'{head}_head.') for key in file.shapes)]
         heads = present if heads is None else heads
+        with torch.device('meta'):
+            network = VGGT(config, heads).prepare('meta', dtype)
         lacking = [head for head in heads if head not in present]
         if lacking and present:
             raise CheckpointError(f'{path} has no {" and no ".join(lacking)} head; it has {", ".join(present)}')
-        with torch.device('meta'):
-            network = VGGT(config, heads).prepare('meta', dtype)
         left_out = tuple(f'{head}_head.' for head in HEADS if head not in heads)
         targets = network.state_dict()
         _compare(
@@ -150,12 +150,10 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except OSError as error:
-        raise CheckpointError(f'cannot read {path}: {error}') from error
-    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f'cannot read {path} ({path.stat().st_size} bytes): {error}. '
-            'It is truncated, damaged or no checkpoint; fetch it again'
+            'A file that is truncated, damaged or no checkpoint at all must be fetched again'
         ) from error
 
 

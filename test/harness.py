@@ -9,13 +9,13 @@ from collections import defaultdict
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from exact import K, picture, walk
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
+from exact import K, picture, walk
 from vggt_ros.ros.messages import ns_to_time, time_to_ns, to_array
 from vggt_ros.ros.node import VGGTNode
 

@@ -11,8 +11,6 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 from diagnostic_msgs.msg import DiagnosticArray
-from exact import SIZE, ExactPredictor, K, depth_of, walk
-from harness import START, Rig, image_message, info_message, poses, stamp_of, stamps, wait_until, zero_time
 from nav_msgs.msg import Odometry, Path
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -22,6 +20,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from vggt_ros.msg import Status, TrackArray
 
+from exact import SIZE, ExactPredictor, K, depth_of, walk
+from harness import START, Rig, image_message, info_message, poses, stamp_of, stamps, wait_until, zero_time
 from vggt_ros import camera
 from vggt_ros.odometry.odometry import R_MAP_OPTICAL
 from vggt_ros.ros.images import fill_image

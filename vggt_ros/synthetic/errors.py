@@ -25,14 +25,14 @@ class ErrorModel:
     focal_window, focal_frame: standard deviation of log focal length, common to the window and per frame.
     centred: the principal point is predicted in the image's centre, as VGGT does, wherever it is.
 
-    Little common surface: two frames are connected when the share of common surface is at least ``overlap``; the network
-    keeps a group of frames that is not connected to slot 0 rigid, but places it at random: rotated by up to
+    Little common surface: two frames are connected when the share of common surface is at least ``overlap``; the
+    network keeps a group of frames that is not connected to slot 0 rigid, but places it at random: rotated by up to
     lost_rotation degrees, shifted by up to lost_translation median depths, its unit changed by lost_scale
     (standard deviation of the log). lost_confident: the probability that its confidence does not show it.
-    alias: the probability that such a group, where it stands in a look-alike of a place in slot 0's group, is placed there.
+    alias: the probability that such a group is placed in slot 0's group where it stands in a look-alike of that place.
 
-    Moving objects: frames in which moving objects fill more than pull_above of the image are pulled towards the pose that
-    explains the objects' motion, by ``pull`` (0..1) where they fill it all, linearly less down to the threshold.
+    Moving objects: frames in which a moving object fills more than pull_above of the image are pulled towards the pose
+    that explains the object's motion, by ``pull`` (0..1) where it fills it all, linearly less down to the threshold.
 
     Blank views: frames whose mean absolute grey-level difference between neighbouring pixels is below ``blank``
     (grey levels, 0 = never) get nonsense: a random pose and a random smooth depth, blank_confident: the probability
@@ -43,9 +43,9 @@ class ErrorModel:
 
     Descriptors: descriptor_noise: standard deviation of the noise relative to the descriptor's length.
 
-    Tracks: track_pixel: standard deviation in network pixels. track_outliers: share of points that end up elsewhere (up
-    to a tenth of the image away). track_visibility: standard deviation of the noise on the visibility's logit, 0 = exactly
-    0 or 1. track_rigid: points on moving objects are followed as if they stood still, as VGGT's tracker does.
+    Tracks: track_pixel: standard deviation in network pixels. track_outliers: share of points that end up elsewhere
+    (up to a tenth of the image away). track_visibility: standard deviation of the noise on the visibility's logit, 0 =
+    exactly 0 or 1. track_rigid: points on moving objects are followed as if they stood still, as VGGT's tracker does.
     """
 
     normalised: bool = False

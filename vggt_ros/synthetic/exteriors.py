@@ -174,7 +174,7 @@ def street(b: Builder, p: Palette) -> World:
         place[axis] = side * (outer[axis] + 0.7 if far else inner[axis] - 0.7)
         place[1 - axis], place[2] = rng.uniform(-1, 1) * inner[1 - axis], 0.1
         makes[int(rng.integers(len(makes)))](b, p, place, float(rng.choice([0, np.pi / 2])))
-        focus.append(place + (0, 0, 1.2))
+        focus.append(place + np.array([0, 0, 1.2]))
     for count in range(round(4 * b.options.clutter)):
         axis, side = count % 2, int(rng.choice([-1, 1]))
         place = np.zeros(3)
@@ -206,7 +206,7 @@ def park(b: Builder, p: Palette) -> World:
     basin(CYLINDER, (0, 0, 0.26), (radius * 0.9, radius * 0.9, 0.25), b.material(p.texture('clouds'), p.window(), 0.8))
     basin(CYLINDER, (0, 0, 0.9), (0.15, 0.15, 0.9), stone)
     basin(ELLIPSOID, (0, 0, 1.9), (0.4, 0.4, 0.3), stone)
-    focus, taken = [basin.origin + (0, 0, 1.2)], [basin.origin[:2]]
+    focus, taken = [basin.origin + np.array([0, 0, 1.2])], [basin.origin[:2]]
     makes = (tree, tree, tree, bench, post, kiosk, furniture.plant, furniture.ball)
     for _ in range(round(rng.integers(14, 20) * b.options.clutter)):
         xy = rng.uniform(-size, size, 2)

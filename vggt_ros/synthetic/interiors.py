@@ -171,7 +171,7 @@ def corridor(b: Builder, p: Palette) -> World:
         yaw = float(np.arctan2(-side * (axis == 1), -side * (axis == 0)))
         make = (furniture.column, furniture.plant, furniture.crate, furniture.chair)[int(rng.integers(4))]
         make(b, p, place, yaw)
-        focus.append(place + (0, 0, 0.7))
+        focus.append(place + np.array([0, 0, 0.7]))
     # Closer to the core than to the outer walls, where things stand.
     middle = core + 0.42 * width
     if b.options.moving:
@@ -179,12 +179,11 @@ def corridor(b: Builder, p: Palette) -> World:
         b.move(identity, (0, 0, 0), (core[0] * 0.7, 0, 0), 0.0, 0.05, rng.uniform(0, 6.3))
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * middle
     free = np.array([[*(0.35 - outer), 0.5], [*(outer - 0.35), height - 0.35]])
-    overhead = np.array(
-        [[*corner, height - 0.15] for corner in corners] + [[0, s * middle[1], height - 0.15] for s in (-1, 1)]
-    )
+    below = np.concatenate([corners, [[0, middle[1]], [0, -middle[1]]]])
+    overhead = np.concatenate([below, np.full((6, 1), height - 0.15)], axis=1)
     lights = lamps(b, overhead, 4 * outer.prod() * 0.55)
     walkway = np.concatenate([corners, np.zeros((4, 1))], axis=1)
-    return b.build(lights, free, walkway, [*focus, *(walkway + (0, 0, 1.2))], closed=True)
+    return b.build(lights, free, walkway, [*focus, *(walkway + np.array([0, 0, 1.2]))], closed=True)
 
 
 def hall(b: Builder, p: Palette) -> World:
@@ -262,7 +261,7 @@ def twins(b: Builder, p: Palette) -> World:
             make = (furniture.shelf, furniture.plant, furniture.cabinet)[int(b.rng.integers(3))]
             place = np.array([x + length * b.rng.uniform(0.15, 0.85), -side * (width - 0.35), 0.0])
             make(b, twin, place, side * np.pi / 2)
-            focus.append(place + (0, 0, 0.8))
+            focus.append(place + np.array([0, 0, 0.8]))
     b.rng = before
     overhead = np.array([[-half[0] + (bay + 0.5) * length, 0.0, height - 0.1] for bay in range(bays)])
     power = np.full((bays, 3), 2.2)

@@ -134,7 +134,7 @@ class Scene:
         return replace(self, T_world_primitive=self.T_world_primitive[:, frame : frame + 1])
 
     def cameras(self, T_world_camera, K) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cameras as (B, F, 4, 4) and (B, F, 3, 3) float64 tensors on the scene's device; ValueError if they do not fit."""
+        """Cameras as (B, F, 4, 4) and (B, F, 3, 3) float64 on the scene's device; ValueError if they do not fit."""
         T = torch.as_tensor(T_world_camera, dtype=torch.float64, device=self.device)
         K = torch.as_tensor(K, dtype=torch.float64, device=self.device)
         T = T[None] if T.ndim == 3 else T

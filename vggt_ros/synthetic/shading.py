@@ -13,7 +13,7 @@ GAMMA = 2.2
 
 
 def _sample(bank: torch.Tensor, texture: torch.Tensor, uv: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
-    """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the mip level whose texel is about ``footprint`` tiles."""
+    """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the level whose texel is about ``footprint`` tiles."""
     level = torch.log2(footprint * textures.SIZE).round().nan_to_num(0).clamp(0, textures.LEVELS - 1).long()
     side = torch.bitwise_right_shift(torch.full_like(level, textures.SIZE), level)
     # The levels before one with this side hold SIZE^2 + SIZE^2 / 4 + ... + 4 side^2 texels: a geometric series.
@@ -154,7 +154,7 @@ def _radiance(
 
 
 def _through(view, directions, position, hits, colour, shares, angle, shadows, occlusion, bounces):
-    """Add what mirrors reflect and glass lets pass. Whole images go along: such surfaces are rare and the code stays simple."""
+    """Add what mirrors reflect and glass lets pass."""
     shape = hits.primitive.shape
     for share, reflecting in zip(shares, (True, False), strict=True):
         share = share.view(*shape, 1)

@@ -17,7 +17,7 @@ _CPU_PAIRS, _CUDA_PAIRS = 1 << 16, 1 << 24  # ray-primitive pairs worked on at o
 
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Full float32 products whatever the caller's training settings: TF32 or bfloat16 rays would miss by centimetres."""
+    """Full float32 products whatever the caller trains with: TF32 or bfloat16 rays would miss by centimetres."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('highest')
     try:
@@ -71,7 +71,7 @@ class View:
 
 
 def _interval(kind: int, o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Entry and exit (G, P, R) of rays o + t d, (G, 3, P, R or 1) and (G, 3, P, R), through a unit shape; entry > exit: missed."""
+    """Entry and exit (G, P, R) of rays o + t d, (G, 3, P, R), through a unit shape; not entry <= exit: missed."""
     if kind == 0:
         return _slabs(o, d)
     axes = 3 if kind == 1 else 2

@@ -129,7 +129,7 @@ def _outdoors(world: World) -> bool:
 
 
 def _ring(world: World, rng: np.random.Generator, share: np.ndarray, height: float, longest: float, extent: float):
-    """An ellipse somewhere in the free space, at most ``longest`` metres around, ``share`` (F,) of it travelled so far."""
+    """An ellipse in the free space, at most ``longest`` metres around, ``share`` (F,) of it travelled so far."""
     half = 0.75 * np.ptp(world.free, axis=0)[:2] / 2
     radius = extent * np.minimum(half, longest / (2 * np.pi) * rng.uniform(0.7, 1.0, 2))
     room = world.free[:, :2] + np.array([[1.0], [-1.0]]) * radius

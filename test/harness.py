@@ -98,7 +98,7 @@ class Rig:
         return self
 
     def __exit__(self, *exc_info):
-        self.node.on_shutdown(None)
+        self.node.close()
         for executor in self.executors:
             executor.shutdown()
         for thread in self.threads:

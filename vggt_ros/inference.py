@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class NetworkPredictor:
 
     def _run(
         self, frames: Sequence[Frame], pixel_map: camera.PixelMap, slots: list[int], queries: np.ndarray | None
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    ) -> tuple[dict[str, Any], torch.Tensor]:
         entries = self._look_up(frames, pixel_map)
         entered = torch.stack([entry.entered[slot == 0] for slot, entry in enumerate(entries)])
         query_points = None
@@ -227,7 +228,7 @@ def _to_prediction(
     frames: Sequence[Frame],
     pixel_map: camera.PixelMap,
     slots: list[int],
-    output: dict[str, torch.Tensor],
+    output: dict[str, Any],
     descriptors: torch.Tensor,
 ) -> WindowPrediction:
     encoding = _numpy(output['pose_enc'][0]).astype(np.float64)

@@ -145,9 +145,13 @@ class VGGTNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop whatever runs."""
+        self.close()
+        return SUCCESS
+
+    def close(self) -> None:
+        """Stop and give everything back, in any state."""
         self._stop()
         self._release()
-        return SUCCESS
 
     def _subscribe(self, transport: str, every_frame: bool, queue_size: int) -> None:
         # Best effort meets every camera driver; a bag that must be seen whole is asked for reliably.
@@ -212,7 +216,8 @@ class VGGTNode(LifecycleNode):
 
     def _begin_epoch(self) -> None:
         self._statistics.count('dropped', self._mailbox.clear())
-        self._worker.request_reset()
+        if self._worker is not None:
+            self._worker.request_reset()
 
     # Output
 
@@ -257,7 +262,8 @@ class VGGTNode(LifecycleNode):
         """The latched status, whenever state, scale, epoch or message changed, and with every window's counters."""
         odometry, statistics = self._pipeline.odometry, self._statistics
         text = self._worker.state_text if self._worker is not None else ''
-        key = (self._state(), odometry.scale, odometry.epoch, text, statistics.received)
+        counters = (statistics.received, statistics.processed, statistics.dropped, statistics.refused)
+        key = (self._state(), odometry.scale, odometry.epoch, text, counters)
         if key == self._last_status:
             return
         self._last_status = key
@@ -321,7 +327,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        node.on_shutdown(None)
+        node.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

@@ -1,5 +1,6 @@
 """What all tests share: a ROS domain of their own, and real recordings where they are."""
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -13,12 +14,11 @@ import pytest
 def claim_domain() -> tuple[int, IO[str]]:
     """Return a ROS domain that no other test process on this machine uses, and the file whose lock holds it."""
     for domain in range(1, 102):  # DDS maps 0 to 101 to ports outside the range of ephemeral ones; 0 is everybody's
-        file = open(Path(tempfile.gettempdir()) / f'vggt_ros_test_domain_{domain}', 'a')  # noqa: SIM115
-        try:
+        path = Path(tempfile.gettempdir()) / f'vggt_ros_test_domain_{domain}'
+        with contextlib.ExitStack() as stack, contextlib.suppress(BlockingIOError, PermissionError):
+            file = stack.enter_context(open(path, 'a'))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-        else:
+            stack.pop_all()
             return domain, file
     raise RuntimeError('101 test processes hold all ROS domains: end some of them')
 

@@ -416,6 +416,11 @@ def test_configure_fails_with_a_reason_and_works_afterwards():
         assert wait_until(lambda: len(tracks) == 3)
 
 
+def test_windows_that_share_no_frame_are_refused():
+    with Rig(ExactPredictor(poses(4)), start=False, window=4, stride=4) as rig:
+        assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
 def test_deactivate_and_activate_go_on_with_the_same_map_and_cleanup_forgets_it():
     with Rig(ExactPredictor(poses(12))) as rig:
         tracks = rig.listen(TrackArray, '/vggt/tracks')

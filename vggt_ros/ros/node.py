@@ -75,6 +75,8 @@ class VGGTNode(LifecycleNode):
         """Load the network and offer the topics; FAILURE with the reason in the log when it cannot be loaded."""
         settings = self._settings()
         try:
+            if settings['stride'] >= settings['window']:
+                raise LoadError('stride must be smaller than window: windows are joined by the frames they share')
             predictor = self._load(settings)
         except LoadError as error:
             self.get_logger().error(f'cannot configure: {error}')

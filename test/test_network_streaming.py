@@ -245,6 +245,10 @@ def test_cached_positions_follow_the_weights(backbone):
     changed.load_state_dict(state)
     assert_close(changed(images), plain.backbone(changed, images))
     assert not torch.allclose(changed(images), before, atol=1e-2)
+    changed.load_state_dict(copy.deepcopy(backbone.state_dict()), assign=True)
+    assert_close(changed(images), before)
+    changed.pos_embed.add_(1.0)
+    assert_close(changed(images), plain.backbone(changed, images))
 
 
 def test_backbone_uses_its_positions_as_they_are_at_the_trained_size():
@@ -286,11 +290,14 @@ def test_prepared_in_bfloat16_gives_the_numbers_of_autocast(images, queries):
         autocast = network.aggregator.enter(tokens, [0, 1, 1, 1, 1], GRID)
         autocast = network.aggregator.decode(autocast[None], GRID, range(FRAMES))
     prepared = network.prepare('cpu', torch.bfloat16)
+    rotated = []
+    prepared.aggregator.global_blocks[0].attn.q_norm.register_forward_hook(lambda *args: rotated.append(args[-1].dtype))
     ours = prepared.aggregator.enter(prepared.embed(images), [0, 1, 1, 1, 1], GRID)
     ours = prepared.aggregator.decode(ours[None], GRID, range(FRAMES))
     for mine, other in zip((ours.camera, *ours.patches), (autocast.camera, *autocast.patches), strict=True):
         assert mine.dtype == torch.float32
         assert_close(mine, other, 2e-2)
+    assert rotated == [torch.float32]  # queries meet the rotary positions unrounded
     output = prepared(images, queries, track_iterations=1)
     for name in ('pose_enc', 'depth', 'world_points'):
         assert output[name].dtype == torch.float32

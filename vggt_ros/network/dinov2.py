@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from vggt_ros.network.config import DINOV2_DEPTHS, REGISTERS, VGGTConfig
 from vggt_ros.network.layers import Block, init_linear
 
+# Position embeddings are kept for so many image sizes.
+RESIZED_GRIDS = 4
+
 
 class PatchEmbed(nn.Module):
     """Non-overlapping patches -> tokens: (F, 3, H, W) -> (F, N, C), patches row by row."""
@@ -44,7 +47,8 @@ class DinoVisionTransformer(nn.Module):
         for token in (self.cls_token, self.register_tokens):
             nn.init.normal_(token, std=1e-6)
         nn.init.normal_(self.pos_embed, std=0.02)
-        self._resized: dict[tuple, Tensor] = {}
+        # Grid -> (pos_embed, its state, the resized embedding).
+        self._resized: dict[tuple[int, int], tuple[nn.Parameter, tuple[int, int], Tensor]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """(F, 3, H, W) -> (F, N, C) with N = (H / 14) (W / 14), in float32."""
@@ -65,15 +69,17 @@ class DinoVisionTransformer(nn.Module):
             return self.pos_embed[:, 1:]
         if torch.is_grad_enabled() and self.pos_embed.requires_grad:
             return self._resize(grid)
-        # The version counts in-place changes: an optimiser step or a loaded state dict makes the entry stale.
+        # Valid for these weights only: an optimiser step raises the version, a loaded or moved tensor is another one.
         version = 0 if self.pos_embed.is_inference() else self.pos_embed._version
-        key = (grid, self.pos_embed.data_ptr(), version, self.pos_embed.device)
-        if key not in self._resized:
-            if len(self._resized) == 4:
+        stamp = (self.pos_embed.data_ptr(), version)
+        source, made, resized = self._resized.get(grid, (None, None, None))
+        if resized is None or source is not self.pos_embed or made != stamp:
+            if len(self._resized) == RESIZED_GRIDS:
                 self._resized.clear()
             with torch.inference_mode(False), torch.no_grad():
-                self._resized[key] = self._resize(grid)
-        return self._resized[key]
+                resized = self._resize(grid)
+            self._resized[grid] = (self.pos_embed, stamp, resized)
+        return resized
 
     def _resize(self, grid: tuple[int, int]) -> Tensor:
         table = self.pos_embed[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)

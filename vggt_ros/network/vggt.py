@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,7 @@ class VGGT(nn.Module):
         # The dense heads work channels last; other weights would be reordered in each call.
         return self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(
-        self, images: Tensor, query_points: Tensor | None = None, track_iterations: int = 4
-    ) -> dict[str, Tensor | list[Tensor]]:
+    def forward(self, images: Tensor, query_points: Tensor | None = None, track_iterations: int = 4) -> dict[str, Any]:
         """One window, or a batch of windows, of S frames.
 
         images: (S, 3, H, W) or (B, S, 3, H, W) in [0, 1], RGB; H and W multiples of the patch size. The first frame is
@@ -117,7 +116,7 @@ class VGGT(nn.Module):
         point_frames: Sequence[int] | None = (),
         query_points: Tensor | None = None,
         track_iterations: int = 4,
-    ) -> dict[str, Tensor | list[Tensor]]:
+    ) -> dict[str, Any]:
         """Everything that depends on the whole window.
 
         entered: (S, P, C) or (B, S, P, C) from :meth:`enter`, the first frame in slot 0. size: (H, W) of the images.
@@ -144,7 +143,7 @@ class VGGT(nn.Module):
         needed = sorted({slot for chosen in slots.values() for slot in chosen})
         features = self.aggregator.decode(entered, grid, needed)
 
-        outputs: dict[str, Tensor | list[Tensor]] = {}
+        outputs: dict[str, Any] = {}
         if self.camera_head is not None:
             outputs['pose_enc_list'] = encodings = self.camera_head(features.camera)
             outputs['pose_enc'] = encodings[-1]

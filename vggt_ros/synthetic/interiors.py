@@ -147,7 +147,7 @@ def room(b: Builder, p: Palette) -> World:
 
 
 def corridor(b: Builder, p: Palette) -> World:
-    """A ring of corridors around a solid core: long, narrow, doors on both sides, and it comes back to its beginning."""
+    """A ring of corridors around a solid core: long, narrow, doors on both sides, and it comes back to its start."""
     rng = b.rng
     core = np.array([rng.uniform(2.5, 6.0), rng.uniform(1.5, 4.0)])
     width, height = rng.uniform(1.7, 2.6), rng.uniform(2.4, 3.0)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from vggt_ros.synthetic.textures import bank
+from vggt_ros.synthetic.textures import bank, texture_id
 from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, World
 
 SHAPES = (BOX, ELLIPSOID, CYLINDER)
@@ -30,7 +30,8 @@ class Scene:
     material tables, which are stacked over the batch, so a row number is global. object_id: (B, P) int32.
     surface: (M, 20) float32: size 2, offset 2, palette 9, variation, gloss, mirror, glass, emission, 2 unused.
     texture: (M,) int64. lamp_position, lamp_colour: (B, L, 3). sun, sun_colour: (B, 3). ambient: (B, 2, 3).
-    sky: (B, 3, 3). bank: the textures. sunny, open_sky, specular: whether any world has a sun, a sky, mirrors or glass.
+    sky: (B, 3, 3). clouds: (B,) int64 textures. bank: the textures. sunny, open_sky, specular: whether any world has a
+    sun, a sky, mirrors or glass.
     """
 
     split: tuple[int, int, int]
@@ -47,6 +48,7 @@ class Scene:
     sun_colour: torch.Tensor
     ambient: torch.Tensor
     sky: torch.Tensor
+    clouds: torch.Tensor
     bank: torch.Tensor
     sunny: bool
     open_sky: bool
@@ -121,6 +123,7 @@ class Scene:
             sun_colour=tensor(np.stack([light.sun_colour for light in lights])),
             ambient=tensor(np.stack([light.ambient for light in lights])),
             sky=tensor(np.stack([np.zeros((3, 3)) if light.sky is None else light.sky for light in lights])),
+            clouds=tensor(np.array([texture_id('clouds', world.seed) for world in worlds]), torch.int64),
             bank=texture_bank(torch.device(device)),
             sunny=any(light.sun_colour.any() for light in lights),
             open_sky=any(light.sky is not None for light in lights),

@@ -109,7 +109,7 @@ def depth_renderer(world: World, T_world_camera: np.ndarray, time: float) -> Cal
 
 
 def alias(world: World, T_world_camera: np.ndarray) -> np.ndarray | None:
-    """T_alias_world (4, 4) that moves a camera by whole periods of the world into its first copy; None if it has none."""
+    """T_alias_world (4, 4): moves a camera by whole periods of the world into its first copy; None without a period."""
     if world.period is None:
         return None
     length = np.linalg.norm(world.period)

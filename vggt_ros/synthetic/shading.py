@@ -13,7 +13,7 @@ GAMMA = 2.2
 
 
 def _sample(bank: torch.Tensor, texture: torch.Tensor, uv: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
-    """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the level whose texel is about ``footprint`` tiles."""
+    """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the level whose texel is about ``footprint``."""
     level = torch.log2(footprint * textures.SIZE).round().nan_to_num(0).clamp(0, textures.LEVELS - 1).long()
     side = torch.bitwise_right_shift(torch.full_like(level, textures.SIZE), level)
     # The levels before one with this side hold SIZE^2 + SIZE^2 / 4 + ... + 4 side^2 texels: a geometric series.
@@ -63,8 +63,9 @@ def _sky(view: View, directions: torch.Tensor, group: torch.Tensor) -> torch.Ten
     up = direction[:, 2].clamp(0, 1)
     colour = torch.lerp(sky[:, 0], sky[:, 1], up[:, None].sqrt())
     height = direction[:, 2].clamp(min=0.03)[:, None]
-    texture = textures.texture_id('clouds', 0) + group % textures.VARIANTS
-    cover = _sample(view.scene.bank, texture, direction[:, :2] / height * 0.22 + 0.5, 0.004 / height[:, 0])[:, :1]
+    cover = _sample(
+        view.scene.bank, view.scene.clouds[group], direction[:, :2] / height * 0.22 + 0.5, 0.004 / height[:, 0]
+    )[:, :1]
     fade = (direction[:, 2:] * 6).clamp(0, 1)
     glow = ((direction * view.scene.sun[group]).sum(-1, keepdim=True).clamp(min=0) ** 64) * 0.3
     return torch.lerp(colour, sky[:, 2], cover * fade) + glow

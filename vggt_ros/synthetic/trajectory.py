@@ -134,9 +134,10 @@ def _ring(world: World, rng: np.random.Generator, share: np.ndarray, height: flo
     radius = extent * np.minimum(half, longest / (2 * np.pi) * rng.uniform(0.7, 1.0, 2))
     room = world.free[:, :2] + np.array([[1.0], [-1.0]]) * radius
     centre = rng.uniform(np.minimum(*room), np.maximum(*room))
-    angle = rng.uniform(0, 2 * np.pi) + 2 * np.pi * share * rng.choice([-1, 1])
+    way = rng.choice([-1, 1])
+    angle = rng.uniform(0, 2 * np.pi) + 2 * np.pi * share * way
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    tangent = np.gradient(ring, axis=0) * radius if len(share) > 1 else ring[:, ::-1] * (-1, 1)
+    tangent = way * np.stack([-np.sin(angle), np.cos(angle)], axis=1) * radius
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     gaze = tangent + rng.uniform(-0.5, 1.0) * ring
     position = np.hstack([centre + ring * radius, np.full((len(share), 1), np.clip(height, *world.free[:, 2]))])

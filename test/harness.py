@@ -142,8 +142,8 @@ class Rig:
 
     def settled(self) -> bool:
         """Wait until every image that came is accounted for."""
-        s = self.node._statistics
-        return wait_until(lambda: s.received and s.received == s.processed + s.dropped + s.refused)
+        statistics = self.node._statistics
+        return wait_until(lambda: statistics.received and not statistics.waiting)
 
     def call(self, name: str) -> Trigger.Response:
         """Call one of the node's services."""

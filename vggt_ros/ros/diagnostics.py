@@ -47,7 +47,7 @@ class Diagnostics:
     def _images(self, statistics: Statistics, topics: list[str]) -> DiagnosticStatus:
         now = time.monotonic()
         rate = (statistics.received - self._received) / max(now - self._last_time, 1e-3)
-        if statistics.received != self._received:
+        if statistics.received != self._received or statistics.waiting:
             self._last_image = now
         self._received, self._last_time = statistics.received, now
         level, message = DiagnosticStatus.OK, 'images arrive'

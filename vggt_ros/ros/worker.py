@@ -31,6 +31,11 @@ class Statistics:
     _finished: float = field(default=0.0, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    @property
+    def waiting(self) -> int:
+        """Images that came and are not accounted for yet."""
+        return self.received - self.processed - self.dropped - self.refused
+
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter; callbacks and worker count at the same time."""
         with self._lock:

@@ -39,6 +39,5 @@ def load(name: str, device: str | torch.device = 'cpu', heads: Sequence[str] = H
         torch.manual_seed(0)
         network = VGGT(EMBEDDED, heads)
         # A pose head of pure noise may see no field of view at all; the middle of what cameras have is a neutral guess.
-        with torch.no_grad():
-            network.camera_head.pose_branch.fc2.bias[7:] = 1.0
+        network.get_parameter('camera_head.pose_branch.fc2.bias').data[7:] = 1.0
     return network.to(device), UNTRAINED

@@ -28,8 +28,8 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> int:
         """Add an item; the number of older items dropped for it. After ``close`` nothing is kept."""
         with self._changed:
-            if self._bound is not None:
-                self._changed.wait_for(lambda: self._closed or len(self._items) < self._bound)
+            if (bound := self._bound) is not None:
+                self._changed.wait_for(lambda: self._closed or len(self._items) < bound)
             if self._closed:
                 return 0
             self._items.append(item)

@@ -88,18 +88,21 @@ class Aggregator(nn.Module):
         """
         batch, count = entered.shape[:2]
         rope = self._rope(grid, entered.device)
-        everything = list(frames) == list(range(count))
+        depth = len(self.frame_blocks)
+        partial = depth - 1 if list(frames) != list(range(count)) else None  # the layer that leaves tokens out
         x, patches = entered, []
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             if layer > 0:
                 x = frame_block(x.flatten(0, 1), rope).unflatten(0, (batch, count))
             local = x
-            if everything or layer + 1 < len(self.frame_blocks):
-                x = global_block(x.flatten(1, 2), rope).unflatten(1, (count, -1))
-                camera, chosen = x[:, :, 0], select(x[:, :, SPECIAL_TOKENS:], frames)
+            if layer == partial:
+                camera, chosen = self._last(global_block, local, frames, rope)
             else:
-                camera, chosen = self._last(global_block, x, frames, rope)
+                x = global_block(local.flatten(1, 2), rope).unflatten(1, (count, -1))
+                camera = x[:, :, 0]
             if layer in self.intermediate_layers and frames:
+                if layer != partial:
+                    chosen = select(x[:, :, SPECIAL_TOKENS:], frames)
                 patches.append(torch.cat([select(local[:, :, SPECIAL_TOKENS:], frames), chosen], dim=-1))
         return Features(torch.cat([local[:, :, 0], camera], dim=-1), tuple(patches))
 

@@ -217,6 +217,8 @@ def test_frames_without_common_surface_are_placed_at_random_but_stay_rigid():
     np.testing.assert_allclose(invert(T[3]) @ T[4:], invert(truth[3]) @ truth[4:], atol=1e-9)
     assert predictor.notes == ('placed at random: [3, 4, 5]',)
     assert predictor.predict(frames).confidence[4].mean() == pytest.approx(0.9, abs=1e-3)
+    order = [0, 5, 2, 4, 1, 3]
+    np.testing.assert_allclose(predictor.predict([frames[i] for i in order]).T_window_camera, T[order], atol=1e-9)
     doubting = SimulatedNetwork(truths, replace(errors, lost_confident=0.0), 1, longest=56)
     assert doubting.predict(frames).confidence[4].max() < 0.5
     assert doubting.predict(frames).confidence[1].max() > 0.8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import cv2
@@ -234,7 +236,16 @@ def test_poses_between_frames():
     np.testing.assert_allclose(effects.interpolate(path, np.array([99.0]))[0], path.T_world_camera[-1])
 
 
+def test_rendering_needs_torch_and_numpy_only():
+    """A training run on a bare machine."""
+    missing = 'import sys; sys.modules.update(dict.fromkeys(["scipy", "cv2", "yaml", "tqdm", "rosbags", "rclpy"]))'
+    modules = ', '.join(
+        f'vggt_ros.synthetic.{name}' for name in ('places', 'trajectory', 'render', 'tracks', 'sequence')
+    )
+    subprocess.run([sys.executable, '-c', f'{missing}; import {modules}'], check=True, timeout=120)
+
+
 def test_scene_moves_to_torch_once():
     scene = Scene.pack(make_world('room', 0))
-    assert scene.bank.dtype == torch.uint8
+    assert scene.bank.dtype == torch.int32
     assert scene.bank.data_ptr() == Scene.pack(make_world('hall', 0)).bank.data_ptr()

@@ -50,7 +50,7 @@ def vignette(image: np.ndarray, strength: float = 0.4) -> np.ndarray:
 def jpeg(image: np.ndarray, quality: int = 60) -> np.ndarray:
     """Compressed to JPEG of a quality of 1 to 100 and back."""
     _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB))
 
 
 def distort(
@@ -68,7 +68,7 @@ def distort(
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
     ideal = cv2.undistortPointsIter(pixels, K, coefficients, np.eye(3), K_image, criteria)
     source = ideal.reshape(height, width, 2).astype(np.float32)
-    return cv2.remap(image, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.remap(image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def interpolate(trajectory: Trajectory, times: np.ndarray) -> np.ndarray:

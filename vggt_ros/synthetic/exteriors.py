@@ -15,12 +15,12 @@ def _daylight(b: Builder) -> Lights:
     height, around, haze = rng.uniform(0.25, 1.3), rng.uniform(0, 2 * np.pi), rng.random()
     sun = np.array([np.cos(around) * np.cos(height), np.sin(around) * np.cos(height), np.sin(height)])
     warm = np.clip(1.2 - height, 0, 0.8)
-    power = rng.uniform(0.9, 1.4) * (1 - 0.6 * haze)
+    power = rng.uniform(1.2, 1.9) * (1 - 0.6 * haze)
     colour_sun = power * np.array([1.0, 1 - 0.25 * warm, 1 - 0.55 * warm])
     zenith = colour(0.58 + 0.04 * rng.random(), 0.75 * (1 - 0.7 * haze), rng.uniform(0.6, 0.9))
     horizon = colour(0.56 - 0.48 * (warm > 0.55), 0.15 + 0.3 * warm, 0.9)
     clouds = colour(0.08, 0.12 * warm, rng.uniform(0.85, 1.0))
-    ambient = np.stack([0.15 * np.ones(3), (0.35 + 0.2 * haze) * (0.5 + 0.5 * zenith / zenith.max())])
+    ambient = np.stack([0.3 * np.ones(3), (0.55 + 0.3 * haze) * (0.6 + 0.4 * zenith / zenith.max())])
     nothing = np.zeros((0, 3))
     return Lights(nothing, nothing, sun, colour_sun, ambient, np.stack([horizon, zenith, clouds]))
 
@@ -80,7 +80,7 @@ def post(b: Builder, p: Palette, position, yaw: float) -> int:
     if rng.random() < 0.5:
         put(ELLIPSOID, (0, 0, high), (0.2, 0.2, 0.2), b.material(p.texture('plain'), p.wall(), 1.0, emission=0.3))
     else:
-        sign = furniture.picture(b, p, 'poster', 0.9, 0.7)
+        sign = furniture.picture(b, p, 'poster', (0.9, 0.7))
         put(BOX, (0, 0, high), (0.02, 0.45, 0.35), sign)
     return put.identity
 
@@ -99,6 +99,21 @@ def kiosk(b: Builder, p: Palette, position, yaw: float) -> int:
     return put.identity
 
 
+def bed(b: Builder, p: Palette, position, yaw: float) -> int:
+    """A flower bed or a clipped hedge."""
+    rng, put = b.rng, furniture.Placed(b, 'bed', position, yaw)
+    if rng.random() < 0.5:
+        radius = rng.uniform(0.6, 1.1)
+        put(CYLINDER, (0, 0, 0.1), (radius, radius, 0.1), b.material(p.texture('brick', 'cobbles'), p.stone(), 0.5))
+        flowers = np.stack([p.plant()[0], p.object()[0], p.object()[0]])
+        soil = b.material(p.texture('ground', 'cobbles', 'plaster'), flowers, 0.5)
+        put(ELLIPSOID, (0, 0, 0.2), (radius * 0.9, radius * 0.9, rng.uniform(0.1, 0.35)), soil)
+    else:
+        leaves = b.material(p.texture('ground', 'cobbles'), p.plant(), 0.7, variation=0.3)
+        put(BOX, (0, 0, 0.4), (0.3, rng.uniform(0.8, 1.8), rng.uniform(0.3, 0.5)), leaves)
+    return put.identity
+
+
 def building(b: Builder, p: Palette, centre: np.ndarray, half: np.ndarray, height: float) -> int:
     """A building on the ground: facades, and a flat or gabled roof."""
     rng, put = b.rng, furniture.Placed(b, 'building', (*centre, 0.0), 0.0)
@@ -112,6 +127,10 @@ def building(b: Builder, p: Palette, centre: np.ndarray, half: np.ndarray, heigh
         facade = b.material(p.texture('facade'), colours, (tile, tile), variation=0.15, mirror=glassy)
     roof = b.material(p.texture('tiles', 'stripes', 'planks'), p.brick() * 0.7, 2.0)
     put(BOX, (0, 0, height / 2), (*half, height / 2), [facade] * 4 + [roof, roof])
+    if rng.random() < 0.6 and not b.options.bare:  # shops on the ground floor
+        colours = p.metal() if rng.random() < 0.5 else p.object()
+        shops = b.material(p.texture('window', 'window', 'door', 'tiles'), colours, (rng.uniform(1.8, 3.5), 2.7))
+        put(BOX, (0, 0, 1.35), (half[0] + 0.03, half[1] + 0.03, 1.35), [shops] * 4 + [roof, roof])
     if rng.random() < 0.5 and height < 12:
         # A cube on its edge, half sunk: a gable of 90 degrees over the shorter side.
         axis = int(half[1] < half[0])
@@ -167,8 +186,8 @@ def street(b: Builder, p: Palette) -> World:
                 centre[axis], centre[1 - axis], half[1 - axis] = side * lane[axis], step * inner[1 - axis], 1.0
                 b.add(BOX, b.object('marking'), (*centre, 0.004), (*half, 0.004), stripe)
     focus = [np.array([x * lane[0], y * lane[1], 2.0]) for x in (-1, 1) for y in (-1, 1)]
-    makes = (tree, tree, post, post, bench, kiosk, furniture.plant)
-    for _ in range(round(14 * b.options.clutter)):
+    makes = (tree, tree, post, post, bench, kiosk, furniture.plant, furniture.person, bed)
+    for _ in range(round(16 * b.options.clutter)):
         axis, side, far = int(rng.integers(2)), int(rng.choice([-1, 1])), rng.random() < 0.5
         place = np.zeros(3)
         place[axis] = side * (outer[axis] + 0.7 if far else inner[axis] - 0.7)
@@ -182,7 +201,7 @@ def street(b: Builder, p: Palette) -> World:
         car(b, p, place, 0.0 if axis == 1 else np.pi / 2)
     if b.options.moving:
         for side in (-1, 1):
-            place = (0.0, side * (lane[1] - 1.9), 0.0)
+            place = np.array([0.0, side * (lane[1] - 1.9), 0.0])
             b.move(car(b, p, place, 0.0), place, (inner[0] * 0.8, 0, 0), 0.0, 0.05, rng.uniform(0, 6.3))
     walkway = np.array([[-lane[0], -lane[1], 0], [lane[0], -lane[1], 0], [lane[0], lane[1], 0], [-lane[0], lane[1], 0]])
     free = np.array([[*(-outer), 1.0], [*outer, 4.0]])
@@ -193,11 +212,11 @@ def park(b: Builder, p: Palette) -> World:
     """Lawn and paths, trees, a fountain, benches; houses in the distance."""
     rng = b.rng
     size = rng.uniform(10, 16)
-    b.add(BOX, b.object('ground'), (0, 0, -0.5), (300, 300, 0.5), _ground(b, p, 'ground', p.plant(), 2.5))
+    b.add(BOX, b.object('ground'), (0, 0, -0.5), (300, 300, 0.5), _ground(b, p, 'ground', p.lawn(), 2.5))
     gravel = _ground(b, p, str(rng.choice(['cobbles', 'ground', 'tiles'])), p.stone(), 1.8)
     ring = size * 0.5
     b.add(CYLINDER, b.object('path'), (0, 0, 0.005), (ring + 1.2, ring + 1.2, 0.01), gravel)
-    lawn = _ground(b, p, 'ground', p.plant(), 2.0)
+    lawn = _ground(b, p, 'ground', p.lawn(), 2.0)
     b.add(CYLINDER, b.object('lawn'), (0, 0, 0.02), (ring - 1.2, ring - 1.2, 0.02), lawn)
     basin = furniture.Placed(b, 'fountain', (*rng.uniform(-1, 1, 2), 0.0), 0.0)
     stone = b.material(p.texture('marble', 'tiles', 'brick'), p.stone(), 0.9)
@@ -207,8 +226,8 @@ def park(b: Builder, p: Palette) -> World:
     basin(CYLINDER, (0, 0, 0.9), (0.15, 0.15, 0.9), stone)
     basin(ELLIPSOID, (0, 0, 1.9), (0.4, 0.4, 0.3), stone)
     focus, taken = [basin.origin + np.array([0, 0, 1.2])], [basin.origin[:2]]
-    makes = (tree, tree, tree, bench, post, kiosk, furniture.plant, furniture.ball)
-    for _ in range(round(rng.integers(14, 20) * b.options.clutter)):
+    makes = (tree, tree, tree, bench, post, kiosk, bed, bed, furniture.ball, furniture.person)
+    for _ in range(round(rng.integers(22, 32) * b.options.clutter)):
         xy = rng.uniform(-size, size, 2)
         if abs(np.hypot(*xy) - ring) < 1.6 or any(np.hypot(*(xy - other)) < 1.6 for other in taken):
             continue

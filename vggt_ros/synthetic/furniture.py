@@ -32,10 +32,10 @@ class Placed:
         self.builder.add(shape, self.identity, self.origin + self.R @ np.asarray(centre, np.float64), half, material, R)
 
 
-def picture(builder: Builder, palette: Palette, kind: str, width: float, height: float, colours=None, **options):
-    """A material that shows one picture once on a face of width x height metres."""
+def picture(builder: Builder, palette: Palette, kind: str, size: tuple[float, ...], colours=None, **options):
+    """A material that shows one picture once on a face of ``size`` (width, height) metres."""
     colours = palette.object() if colours is None else colours
-    return builder.material(palette.texture(kind), colours, (width, height), (0.0, 0.0), **options)
+    return builder.material(palette.texture(kind), colours, size, (0.0, 0.0), **options)
 
 
 def table(b: Builder, p: Palette, position, yaw: float) -> int:
@@ -48,8 +48,8 @@ def table(b: Builder, p: Palette, position, yaw: float) -> int:
         for y in (-1, 1):
             put(BOX, (x * (deep - 0.05), y * (wide - 0.05), high / 2 - 0.02), (0.025, 0.025, high / 2 - 0.02), wood)
     for _ in range(int(rng.integers(1, 5))):
-        x, y = rng.uniform(-0.7, 0.7) * deep, rng.uniform(-0.7, 0.7) * wide
-        small(b, p, put.origin + put.R @ np.array([x, y, high]), rng.uniform(0, 6.3))
+        place = np.array([rng.uniform(-0.7, 0.7) * deep, rng.uniform(-0.7, 0.7) * wide, high])
+        small(b, p, put.origin + put.R @ place, rng.uniform(0, 6.3))
     return put.identity
 
 
@@ -81,7 +81,7 @@ def shelf(b: Builder, p: Palette, position, yaw: float) -> int:
         put(BOX, (0, 0, row * pitch), (deep, wide, 0.012), wood)
     for row in range(rows):
         tall, broad = pitch * rng.uniform(0.35, 0.44), wide * rng.uniform(0.5, 0.95)
-        books = picture(b, p, 'books', 2 * broad, 2 * tall)
+        books = picture(b, p, 'books', (2 * broad, 2 * tall))
         side = rng.choice([-1, 1]) * (wide - broad - 0.016)
         put(BOX, (-0.02, side, row * pitch + tall + 0.012), (deep - 0.04, broad, tall), books)
     return put.identity
@@ -108,10 +108,10 @@ def sofa(b: Builder, p: Palette, position, yaw: float) -> int:
     put(BOX, (-0.32, 0, 0.58), (0.1, wide, 0.2), cloth)
     for y in (-1, 1):
         put(BOX, (0, y * (wide - 0.08), 0.32), (0.4, 0.09, 0.3), cloth)
-    for y in (-0.5, 0.5):
+    tilt = np.array([[np.cos(0.35), 0, -np.sin(0.35)], [0, 1, 0], [np.sin(0.35), 0, np.cos(0.35)]])
+    for share in (-0.5, 0.5):
         cushion = b.material(p.texture('fabric', 'checks', 'poster'), p.object(), 0.3)
-        tilt = np.array([[0.94, 0, -0.34], [0, 1, 0], [0.34, 0, 0.94]])
-        put(BOX, (-0.12, y * wide, 0.56), (0.06, 0.2, 0.17), cushion, tilt)
+        put(BOX, (-0.12, share * wide, 0.56), (0.06, 0.2, 0.17), cushion, tilt)
     return put.identity
 
 
@@ -196,7 +196,7 @@ def small(b: Builder, p: Palette, position, yaw: float) -> int:
         put(BOX, (0, 0, half[2]), half, skin)
     else:
         wide, tall = rng.uniform(0.18, 0.3), rng.uniform(0.12, 0.18)
-        display = picture(b, p, 'screen', 2 * wide, 2 * tall, emission=0.5)
+        display = picture(b, p, 'screen', (2 * wide, 2 * tall), emission=0.5)
         dark = b.material(p.texture('plain'), p.metal() * 0.3, 0.5)
         put(BOX, (0, 0, tall + 0.06), (0.015, wide, tall), [dark, display, dark, dark, dark, dark])
         put(CYLINDER, (0, 0, 0.03), (0.06, 0.06, 0.03), dark)
@@ -227,13 +227,13 @@ def rack(b: Builder, p: Palette, position, yaw: float) -> int:
     for z in (0.15, high, 2 * high - 0.05):
         put(BOX, (0, 0, z), (deep, wide, 0.03), steel)
     for z in (0.18, high + 0.03):
-        for y in (-0.55, 0.0, 0.55):
+        for share in (-0.55, 0.0, 0.55):
             if rng.random() < 0.7:
                 half = rng.uniform((0.2, 0.12 * wide, 0.1), (0.35, 0.25 * wide, 0.35 * high))
                 skin = b.material(
                     p.texture('glyphs', 'poster', 'planks', 'plain', 'checks'), p.object(), tuple(2 * half[1:])
                 )
-                put(BOX, (0, y * wide, z + half[2]), half, skin)
+                put(BOX, (0, share * wide, z + half[2]), half, skin)
     return put.identity
 
 

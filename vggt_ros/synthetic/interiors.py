@@ -31,7 +31,9 @@ def floor_material(b: Builder, p: Palette, scale: float = 1.0) -> int:
     return b.material(p.texture(kind), colours, scale * b.rng.uniform(1.0, 2.2), variation=0.25, gloss=0.05)
 
 
-def hang(b: Builder, p: Palette, kind: str, wall: tuple[int, float, int], along: float, low: float, size) -> None:
+def hang(
+    b: Builder, p: Palette, kind: str, wall: tuple[int, float, int], along: float, low: float, size: tuple[float, float]
+) -> None:
     """Hang something flat on a wall.
 
     kind: a texture kind, or 'mirror'. wall: (axis of its normal: 0 = x or 1 = y; coordinate; sign of the side that
@@ -48,7 +50,7 @@ def hang(b: Builder, p: Palette, kind: str, wall: tuple[int, float, int], along:
         b.add(BOX, identity, centre, half, [face if one // 2 == axis else frame for one in range(6)])
         return
     colours = {'window': p.window, 'door': p.wood}.get(kind, p.object)()
-    face = furniture.picture(b, p, kind, *size, colours, emission=0.7 if kind == 'window' else 0.0)
+    face = furniture.picture(b, p, kind, size, colours, emission=0.7 if kind == 'window' else 0.0)
     b.add(BOX, identity, centre, half, face)
 
 
@@ -74,7 +76,8 @@ def decorate(b: Builder, p: Palette, wall: tuple[int, float, int], span: tuple[f
 
 def furnish(b: Builder, p: Palette, half: np.ndarray, standing: int, along: int) -> list[np.ndarray]:
     """Put things along the walls and into a room around the origin, without overlap; points worth a look."""
-    rng, taken = b.rng, []
+    rng = b.rng
+    taken: list[tuple[np.ndarray, float]] = []
     for group, count in ((furniture.ALONG_WALLS, along), (furniture.STANDING, standing)):
         for _ in range(round(count * b.options.clutter)):
             for _attempt in range(8):
@@ -125,7 +128,7 @@ def room(b: Builder, p: Palette) -> World:
     b.add(BOX, b.object('shell'), (0, 0, half[2]), half, [*faces, floor_material(b, p), ceiling])
     if not b.options.bare and rng.random() < 0.7:
         rug = half[:2] * rng.uniform(0.25, 0.5)
-        carpet = furniture.picture(b, p, 'carpet', 2 * rug[0], 2 * rug[1])
+        carpet = furniture.picture(b, p, 'carpet', tuple(2 * rug))
         b.add(BOX, b.object('rug'), (*rng.uniform(-0.3, 0.3, 2), 0.005), (*rug, 0.005), carpet)
     for axis in (0, 1):
         for side in (-1, 1):
@@ -281,7 +284,7 @@ def planar(b: Builder, p: Palette) -> World:
     for _ in range(round(rng.integers(12, 25) * b.options.clutter)):
         half = rng.uniform(0.15, 0.7, 2)
         flat = furniture.picture(
-            b, p, str(rng.choice(['poster', 'carpet', 'glyphs', 'picture', 'screen'])), *(2 * half)
+            b, p, str(rng.choice(['poster', 'carpet', 'glyphs', 'picture', 'screen'])), tuple(2 * half)
         )
         place = np.array([*rng.uniform(-3.5, 3.5, 2), 0.003])
         b.add(
@@ -303,4 +306,4 @@ def planar(b: Builder, p: Palette) -> World:
         np.array([[0.5, 0.6, 0.7], [0.2, 0.35, 0.7], [0.9, 0.9, 0.9]]),
     )
     walkway = np.array([[-3.0, -3, 0], [3, -3, 0], [3, 3, 0], [-3, 3, 0]])
-    return b.build(lights, [[-3.5, -3.5, 0.8], [3.5, 3.5, 2.5]], walkway, focus or [[0.0, 0.0, 0.0]], closed=True)
+    return b.build(lights, [[-3.5, -3.5, 0.8], [3.5, 3.5, 2.5]], walkway, [*focus, np.zeros(3)], closed=True)

@@ -81,6 +81,12 @@ class Palette:
         hue, value = rng.uniform(0.2, 0.38), rng.uniform(0.3, 0.6)
         return np.stack([colour(hue, 0.7, value), colour(hue + 0.04, 0.6, value * 0.5), colour(hue - 0.06, 0.6, 0.7)])
 
+    def lawn(self) -> np.ndarray:
+        """(3, 3) grass, fresh to dry."""
+        rng = self.rng
+        hue, value = rng.uniform(0.15, 0.3), rng.uniform(0.5, 0.75)
+        return np.stack([colour(hue, 0.6, value), colour(hue + 0.03, 0.6, value * 0.65), colour(hue - 0.05, 0.5, 0.85)])
+
     def metal(self) -> np.ndarray:
         """(3, 3) greys."""
         value = self.rng.uniform(0.25, 0.8)

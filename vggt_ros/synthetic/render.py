@@ -98,7 +98,7 @@ def render(
     world_of = torch.arange(shape[0], device=scene.device)[:, None, None]
     surface = scene.surface[scene.material[world_of, rows, hits.face]]
     return Rendering(
-        rgb=(sum(samples_rgb) / samples**2).reshape(*shape, 3),
+        rgb=torch.stack(samples_rgb).mean(0).reshape(*shape, 3),
         depth=hits.depth.reshape(shape),
         normal=hits.normal.reshape(*shape, 3),
         object_id=torch.where(seen, scene.object_id[world_of, rows], 0).reshape(shape),

@@ -18,8 +18,9 @@ _FAR_AWAY = 1e6  # metres; where padding primitives live, too small and too far 
 
 @lru_cache(maxsize=4)
 def texture_bank(device: torch.device) -> torch.Tensor:
-    """(COUNT * texels, 3) uint8: the whole texture bank on a device, baked once per process."""
-    return torch.from_numpy(bank().reshape(-1, 3)).to(device)
+    """(COUNT * TEXELS,) int32: the texture bank on a device, m + 256 n + 65536 d in a texel; baked once per process."""
+    m, n, d = bank().reshape(-1, 3).astype(np.int32).T
+    return torch.from_numpy(m | n << 8 | d << 16).to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Scene:
     sun, a sky, mirrors or glass.
     """
 
-    split: tuple[int, int, int]
+    split: tuple[int, ...]
     T_world_primitive: torch.Tensor
     half: torch.Tensor
     material: torch.Tensor
@@ -101,8 +102,8 @@ class Scene:
             surface.append(np.concatenate([*columns, *(column[:, None] for column in scalars)], axis=1))
             texture.append(m.texture)
             rows += len(m.texture)
-            lights = len(world.lights.position)
-            lamp_position[b, :lights], lamp_colour[b, :lights] = world.lights.position, world.lights.colour
+            own = len(world.lights.position)
+            lamp_position[b, :own], lamp_colour[b, :own] = world.lights.position, world.lights.colour
 
         def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=dtype)

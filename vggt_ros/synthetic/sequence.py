@@ -85,7 +85,7 @@ def frame_truths(
     movers = {int(one): int(np.argmax(owner == one)) for one in np.unique(owner[world.moving])}
     truths = []
     for i, (T, time) in enumerate(zip(trajectory.T_world_camera, trajectory.times, strict=True)):
-        poses = world.poses(time) if movers else None
+        poses = world.poses(time)
         truths.append(
             FrameTruth(
                 T_world_camera=T,

@@ -12,22 +12,25 @@ _LIFT = 2e-3  # metres secondary rays start off a surface
 GAMMA = 2.2
 
 
-def _sample(bank: torch.Tensor, texture: torch.Tensor, uv: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
-    """Pattern (N, 3) in [0, 1] at uv (N, 2) in tiles, bilinear in the level whose texel is about ``footprint``."""
+def _sample(
+    bank: torch.Tensor, texture: torch.Tensor, uv: torch.Tensor, footprint: torch.Tensor, channels: int = 3
+) -> torch.Tensor:
+    """Pattern (N, channels) in [0, 1] at uv (N, 2) in tiles, bilinear, where texels are about ``footprint`` tiles."""
     level = torch.log2(footprint * textures.SIZE).round().nan_to_num(0).clamp(0, textures.LEVELS - 1).long()
     side = torch.bitwise_right_shift(torch.full_like(level, textures.SIZE), level)
     # The levels before one with this side hold SIZE^2 + SIZE^2 / 4 + ... + 4 side^2 texels: a geometric series.
     base = texture * textures.TEXELS + (textures.SIZE**2 - side * side) * 4 // 3
-    xy = (uv - uv.floor()) * side[:, None] - 0.5
-    low = xy.floor()
-    weight = xy - low
-    low = low.long()
-    x0, y0 = low[:, 0] % side, low[:, 1] % side
-    x1, y1 = (x0 + 1) % side, (y0 + 1) % side
-    wx, wy = weight[:, :1], weight[:, 1:]
-    top = torch.lerp(bank[base + y0 * side + x0].float(), bank[base + y0 * side + x1].float(), wx)
-    bottom = torch.lerp(bank[base + y1 * side + x0].float(), bank[base + y1 * side + x1].float(), wx)
-    return torch.lerp(top, bottom, wy) / 255
+    u, v = (uv - uv.floor()).unbind(-1)
+    x, y = u * side - 0.5, v * side - 0.5
+    left, top = x.floor(), y.floor()
+    wx, wy = x - left, y - top
+    # Sides are powers of two, so & wraps around, below zero too.
+    x0, y0 = left.long() & (side - 1), top.long() & (side - 1)
+    x1, y1 = (x0 + 1) & (side - 1), base + ((y0 + 1) & (side - 1)) * side
+    y0 = base + y0 * side
+    texels = bank[torch.stack([y0 + x0, y0 + x1, y1 + x0, y1 + x1]).view(-1)].view(4, -1)
+    weights = torch.stack([(1 - wx) * (1 - wy), wx * (1 - wy), (1 - wx) * wy, wx * wy]) / 255
+    return torch.stack([(((texels >> 8 * c) & 255) * weights).sum(0) for c in range(channels)], -1)
 
 
 def _surface_uv(view: View, hits: Hits, rows: torch.Tensor) -> torch.Tensor:
@@ -116,7 +119,7 @@ def _radiance(
     albedo = torch.lerp(torch.lerp(palette[:, 0], palette[:, 1], pattern[:, :1]), palette[:, 2], pattern[:, 1:2])
     albedo = albedo * (0.4 + 0.6 * pattern[:, 2:])
     variation, gloss, mirror, glass, emission = (surface[:, 13 + i, None] for i in range(5))
-    blots = _sample(scene.bank, torch.full_like(faces, _BLOTS), metres / 3.7 + offset, footprint / 3.7)[:, :1]
+    blots = _sample(scene.bank, torch.full_like(faces, _BLOTS), metres / 3.7 + offset, footprint / 3.7, 1)
     albedo = albedo * (1 + variation * (2 * blots - 1))
 
     flat_normal = normal_world.reshape(-1, 3)

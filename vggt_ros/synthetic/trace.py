@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from vggt_ros.synthetic.scene import Scene
 
 _NEAR = 1e-4  # metres along the ray (times its length); closer hits are the surface the ray starts on
-_TILE = 32  # pixels; rays of a tile see only the primitives whose bounding sphere meets the tile's cone
+_TILE = 56  # pixels; rays of a tile see only the primitives whose bounding sphere meets the tile's cone
 _CPU_PAIRS, _CUDA_PAIRS = 1 << 16, 1 << 24  # ray-primitive pairs worked on at once: the CPU's second-level cache
 
 
@@ -126,39 +127,48 @@ def _kinds(split: tuple[int, ...]) -> list[tuple[int, slice]]:
     return kinds
 
 
-def _tiles(size: tuple[int, int], device: torch.device) -> Iterator[torch.Tensor]:
-    """Ray numbers of the square tiles of an image of ``size`` (w, h)."""
-    numbers = torch.arange(size[0] * size[1], device=device).view(size[1], size[0])
-    for top in range(0, size[1], _TILE):
-        for left in range(0, size[0], _TILE):
-            yield numbers[top : top + _TILE, left : left + _TILE].reshape(-1)
+@lru_cache(maxsize=8)
+def _tiles(size: tuple[int, int]) -> tuple[torch.Tensor, list[int]]:
+    """Ray numbers of an image of ``size`` (w, h), square tile after square tile, and the tiles' lengths."""
+    numbers = torch.arange(size[0] * size[1]).view(size[1], size[0])
+    bands = numbers.split(_TILE)
+    tiles = [tile.reshape(-1) for band in bands for tile in band.split(_TILE, dim=1)]
+    return torch.cat(tiles), [len(tile) for tile in tiles]
 
 
 def _trace_tiled(view: View, directions: torch.Tensor, size: tuple[int, int], t: torch.Tensor, p: torch.Tensor) -> None:
     """Primary rays of whole images on a CPU, leaving out what a tile cannot see; fills t and p (B, F, R)."""
-    split = view.scene.split
-    shape_of = torch.repeat_interleave(torch.arange(3), torch.tensor(split))
+    batch, frames = directions.shape[:2]
+    shape_of = torch.repeat_interleave(torch.arange(3), torch.tensor(view.scene.split))
     distance = view.centre.norm(dim=-1)
-    sine = (view.radius[:, None] / distance).clamp(max=1)
-    inside = distance <= view.radius[:, None] * 1.001
+    radius = view.radius[:, None]
+    half_angle = (radius / distance).clamp(max=1).asin()
+    inside = distance <= radius * 1.001
     towards = view.centre / distance[..., None].clamp(min=1e-9)
-    for numbers in _tiles(size, directions.device):
-        rays = directions[:, :, numbers]
+    order, lengths = _tiles(size)
+    ordered = directions.index_select(2, order)
+    found_t, found_p = torch.full_like(t, torch.inf), torch.zeros_like(p)
+    start = 0
+    for length in lengths:
+        tile = slice(start, start + length)
+        start += length
+        rays = ordered[:, :, tile]
         unit = torch.nn.functional.normalize(rays, dim=-1)
         axis = torch.nn.functional.normalize(unit.sum(2), dim=-1)
         spread = (unit * axis[:, :, None]).sum(-1).amin(-1).clamp(-1, 1).acos()
         angle = (towards * axis[:, :, None]).sum(-1).clamp(-1, 1).acos()
-        keep = inside | (angle <= spread[..., None] + sine.asin() + 1e-4)
-        for b in range(directions.shape[0]):
-            for f in range(directions.shape[1]):
+        keep = inside | (angle <= spread[..., None] + half_angle + 1e-4)
+        for b in range(batch):
+            for f in range(frames):
                 rows = keep[b, f].nonzero()[:, 0]
                 if not len(rows):
                     continue
-                counts = torch.bincount(shape_of[rows], minlength=3).tolist()
-                t_tile, p_tile = _first(
-                    view.unit_camera[b, f, rows][None], _kinds(tuple(counts)), rays[b, f][None], None
-                )
-                t[b, f, numbers], p[b, f, numbers] = t_tile[0], rows[p_tile[0]]
+                kinds = _kinds(tuple(torch.bincount(shape_of[rows], minlength=3).tolist()))
+                unit_camera = view.unit_camera[b, f].index_select(0, rows)[None]
+                t_tile, p_tile = _first(unit_camera, kinds, rays[b, f][None], None)
+                found_t[b, f, tile], found_p[b, f, tile] = t_tile[0], rows[p_tile[0]]
+    t.index_copy_(2, order, found_t)
+    p.index_copy_(2, order, found_p)
 
 
 def _trace_chunked(

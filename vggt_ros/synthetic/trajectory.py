@@ -70,7 +70,7 @@ def _wander(rng: np.random.Generator, times: np.ndarray, amplitude: tuple[float,
 
 def _free_point(world: World, rng: np.random.Generator, time: float, height: float | None = None) -> np.ndarray:
     """(3,) a random point with some room around it, if there is one."""
-    points = rng.uniform(*world.free, (48, 3))
+    points = rng.uniform(world.free[0], world.free[1], (48, 3))
     if height is not None:
         points[:, 2] = np.clip(height, *world.free[:, 2])
     distance = world.distance(points, time)

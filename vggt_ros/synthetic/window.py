@@ -116,7 +116,8 @@ class SimulatedWindow:
                     left.remove(slot)
                     group.append(slot)
                     queue.extend(other for other in left if linked[slot, other])
-            groups.append(sorted(group))
+            # By frame, not by slot: a group's first frame is the same in whatever order the window comes.
+            groups.append(sorted(group, key=self.indices.__getitem__))
         return groups
 
     def _lose(self) -> None:
@@ -124,7 +125,7 @@ class SimulatedWindow:
             return
         first, *others = self._groups()
         for group in others:
-            rng = self.network.rng('lost', *self.key, min(self.indices[slot] for slot in group))
+            rng = self.network.rng('lost', *self.key, self.indices[group[0]])
             chance_alias, chance_doubt = rng.random(2)
             T_shift = _random_rigid(rng, self.errors.lost_rotation, self.errors.lost_translation * self.median)
             scale = np.exp(self.errors.lost_scale * rng.normal())
@@ -142,13 +143,13 @@ class SimulatedWindow:
 
     def _move_to_look_alike(self, first: list[int], group: list[int]) -> bool:
         """Place a group where its look-alike is, if slot 0's group sees it there."""
-        alias = {slot: self.truths[slot].T_alias_world for slot in (*first, *group)}
         for anchor in first:
             for slot in group:
-                if alias[anchor] is None or alias[slot] is None or np.allclose(alias[anchor], alias[slot]):
+                here, there = self.truths[anchor].T_alias_world, self.truths[slot].T_alias_world
+                if here is None or there is None or np.allclose(here, there):
                     continue
                 T = self.T_belief.copy()
-                T[group] = invert(alias[anchor]) @ alias[slot] @ T[group]
+                T[group] = invert(here) @ there @ T[group]
                 if self._overlap(T)[np.ix_(group, first)].max() >= self.errors.overlap:
                     self.T_belief = T
                     self.notes.append(f'taken for a look-alike: {[self.indices[slot] for slot in group]}')

@@ -185,7 +185,7 @@ class Builder:
         self,
         texture: int,
         palette: np.ndarray,
-        size: float | tuple[float, float] = 1.0,
+        size: float | tuple[float, ...] = 1.0,
         offset: tuple[float, float] | None = None,
         variation: float = 0.0,
         gloss: float = 0.0,

@@ -30,6 +30,8 @@ os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 if os.environ.get('ROS_DISTRO') == 'humble':
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
 os.environ['MPLBACKEND'] = 'Agg'
+# Small tensors on many threads mostly wait for each other, the more so on a busy machine.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 def module_exists(name: str) -> bool:

@@ -44,10 +44,11 @@ PARAMETERS = (
     Declared('wait_for_subscriber', True, 'begin when somebody has subscribed to the images'),
     Declared('start_delay', 0.0, 'further wait before the first image', 's', (0.0, 3600.0)),
     Declared('follow', '', "topic of the vggt node's status, such as vggt/status: play as it solves; empty: do not"),
-    Declared('max_in_flight', 16, 'with follow: most images that are published and not yet accounted for', '', (1, 1000)),
+    Declared('max_in_flight', 16, 'with follow: most images published and not yet accounted for', '', (1, 1000)),
     Declared('patience', 15.0, 'with follow: longest wait for progress after the last image', 's', (0.1, 86400.0)),
+    Declared('report_every', 5.0, 'time between reports in the log, where there is no terminal', 's', (0.1, 3600.0)),
 )
-REPORT_EVERY = 5.0
+WAITING_EVERY = 5.0
 
 
 class Backlog:
@@ -156,9 +157,9 @@ class Player(Node):
             if rate:
                 now = time.monotonic()
                 due = now if origin is None else origin + item.stamp * 1e-9 / rate
+                self._spin_for(due - now, progress.update)
                 # Whoever comes late shifts what follows: no burst makes up for it.
                 origin = max(now, due) - item.stamp * 1e-9 / rate
-                self._spin_until(lambda due=due: time.monotonic() >= due, progress.update)
             self._publish(item)
             if not rate and not self.settings['follow']:
                 self._image.wait_for_all_acked(Duration(seconds=1))
@@ -189,12 +190,13 @@ class Player(Node):
         self.backlog.on_publish()
 
     def _wait_for_receivers(self) -> None:
-        topics = [self._image] if self.settings['wait_for_subscriber'] else []
-        for publisher in topics:
-            say = f'waiting for a subscriber on {publisher.topic_name}'
-            self._wait(lambda publisher=publisher: publisher.get_subscription_count() > 0, say)
+        if self.settings['wait_for_subscriber']:
+            say = f'waiting for a subscriber on {self._image.topic_name}'
+            self._wait(lambda: self._image.get_subscription_count() > 0, say)
         if self.settings['follow']:
-            self._wait(lambda: self.backlog.connected, f'waiting for {self._follow.topic_name}: is the vggt node active?')
+            self._wait(
+                lambda: self.backlog.connected, f'waiting for {self._follow.topic_name}: is the vggt node active?'
+            )
         self._spin_for(self.settings['start_delay'])
 
     def _wait_until_solved(self, progress: Progress) -> None:
@@ -213,19 +215,19 @@ class Player(Node):
 
     def _wait(self, condition: Callable[[], bool], say: str) -> None:
         """Spin until the condition holds; say every few seconds what is waited for."""
-        last = time.monotonic() - REPORT_EVERY + 1
+        last = time.monotonic() - WAITING_EVERY + 1
 
         def report() -> None:
             nonlocal last
-            if time.monotonic() - last > REPORT_EVERY:
+            if time.monotonic() - last > WAITING_EVERY:
                 last = time.monotonic()
                 self.get_logger().info(say)
 
         self._spin_until(condition, report)
 
-    def _spin_for(self, seconds: float) -> None:
+    def _spin_for(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         end = time.monotonic() + seconds
-        self._spin_until(lambda: time.monotonic() >= end, lambda: None)
+        self._spin_until(lambda: time.monotonic() >= end, meanwhile)
 
     def _spin_until(self, condition: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
         while not condition():
@@ -260,7 +262,7 @@ class Progress:
         backlog = self._player.backlog
         count = min(backlog.accounted, backlog.published) if self._player.settings['follow'] else backlog.published
         self._bar.update(count - self._bar.n)
-        if self._bar.disable and time.monotonic() - self._last > REPORT_EVERY:
+        if self._bar.disable and time.monotonic() - self._last > self._player.settings['report_every']:
             self._last = time.monotonic()
             self._player.get_logger().info(self._text())
 

@@ -1,0 +1,174 @@
+"""What a recorded folder holds, read back, and how it compares with the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
+
+from vggt_ros import accuracy, recording
+from vggt_ros import sequence as sequences
+from vggt_ros.cloud import read_ply
+from vggt_ros.trajectory_io import Trajectory, read_tum
+from vggt_ros.types import Scale
+
+DEPTH_FRAMES = 60  # at most so many frames are compared with their true depth
+
+
+class RecordedError(ValueError):
+    """A folder that is no recording, or an empty one."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedPoints:
+    """Keypoints in one image. id: (N,) uint64. uv: (N, 2) source pixels."""
+
+    stamp: int
+    id: np.ndarray
+    uv: np.ndarray
+
+
+class Recorded:
+    """A folder written by :class:`vggt_ros.recording.Recording`; of several epochs the one with the most poses.
+
+    status: the contents of status.json. trajectory: of that epoch. Raises RecordedError, or OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.status: dict[str, Any] = json.loads((folder / recording.STATUS).read_text())
+        except FileNotFoundError as error:
+            raise RecordedError(f'{folder} is not a finished recording: no {recording.STATUS}') from error
+        files = sorted(folder.glob('trajectory*.txt'))
+        self.epochs = len(files)
+        if not files:
+            raise RecordedError(f'{folder} holds no trajectory: {self.status.get("message") or "nothing was solved"}')
+        trajectories = [read_tum(file) for file in files]
+        longest = max(range(len(files)), key=lambda i: len(trajectories[i]))
+        self.trajectory: Trajectory = trajectories[longest]
+        if not len(self.trajectory):
+            raise RecordedError(f'{folder}: the trajectory is empty')
+        self._cloud = folder / files[longest].name.replace('trajectory', 'cloud').replace('.txt', '.ply')
+
+    @property
+    def scale(self) -> Scale:
+        """What lengths mean."""
+        return Scale[self.status.get('scale', 'UNKNOWN')]
+
+    @property
+    def network(self) -> str:
+        """The network's name as the node told it; empty when it did not."""
+        return self.status['node'].get('network', '')
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the outputs are those of random weights."""
+        from vggt_ros.weights import UNTRAINED  # torch takes seconds to import
+
+        return self.network == UNTRAINED
+
+    @cached_property
+    def cloud(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) positions in the map and (N, 3) uint8 colours; empty when none was recorded."""
+        if not self._cloud.is_file():
+            return np.empty((0, 3), np.float32), np.empty((0, 3), np.uint8)
+        return read_ply(self._cloud)
+
+    def choose(self, count: int) -> list[int]:
+        """Stamps of at most ``count`` frames, evenly spread from the first to the last."""
+        places = np.linspace(0, len(self.trajectory) - 1, min(count, len(self.trajectory)))
+        return [int(self.trajectory.stamps[round(place)]) for place in places]
+
+    def _messages(self, topic: str) -> Iterator[tuple[int, Any]]:
+        """(stamp, message) of every message on a topic that ends like this."""
+        with AnyReader([self.folder / recording.BAG], default_typestore=get_typestore(Stores.LATEST)) as reader:
+            connections = [x for x in reader.connections if x.topic.endswith(topic)]
+            for connection, _, raw in reader.messages(connections) if connections else ():
+                message: Any = reader.deserialize(raw, connection.msgtype)
+                yield message.header.stamp.sec * 10**9 + message.header.stamp.nanosec, message
+
+    def images(self, topic: str, stamps: Sequence[int]) -> dict[int, np.ndarray]:
+        """(h, w) float32 by stamp of ``/depth/image_rect`` or ``/depth/confidence``."""
+        wanted = set(stamps)
+        return {
+            stamp: message.data.view(np.float32).reshape(message.height, message.width)
+            for stamp, message in self._messages(topic)
+            if stamp in wanted
+        }
+
+    def tracks(self) -> list[TrackedPoints]:
+        """All keypoints, image by image."""
+        return [
+            TrackedPoints(stamp, message.id, np.stack([message.u, message.v], -1))
+            for stamp, message in self._messages('/tracks')
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """Comparison with the truth, None where there is none or too little of it; why tells what is missing."""
+
+    trajectory: accuracy.TrajectoryError | None = None
+    depth: float | None = None
+    why: str = ''
+
+
+def measure(recorded: Recorded, sequence: sequences.Sequence) -> Accuracy:
+    """Compare with the truth of the input, as far as it has any."""
+    error, why = None, ''
+    if sequence.trajectory is not None:
+        try:
+            error = accuracy.trajectory_error(recorded.trajectory, sequence.trajectory)
+        except ValueError as reason:
+            why = str(reason)
+    stamps = recorded.choose(DEPTH_FRAMES)
+    truths = {
+        item.stamp: truth
+        for item in pictures(sequence, stamps)
+        if (truth := sequence.read_depth(item.index)) is not None
+    }
+    depth = None
+    if truths:
+        ours = recorded.images('/depth/image_rect', list(truths))
+        pairs = [(ours[x], truth) for x, truth in truths.items() if x in ours and ours[x].shape == truth.shape]
+        try:
+            depth, _ = accuracy.depth_error(pairs)
+        except ValueError as reason:
+            why = why or str(reason)
+    return Accuracy(error, depth, why)
+
+
+def pictures(sequence: sequences.Sequence, stamps: Sequence[int]) -> list[sequences.SequenceItem]:
+    """The items of the input with these stamps."""
+    wanted = set(stamps)
+    found = []
+    for item in sequence:
+        if item.stamp in wanted:
+            found.append(item)
+            wanted.remove(item.stamp)
+            if not wanted:
+                break
+    return found
+
+
+def seen(item: sequences.SequenceItem) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture as the node saw it: decoded and, where it was calibrated so, rectified."""
+    # Not part of an installation without ROS, although they need none.
+    from vggt_ros.ros.images import to_rgb
+    from vggt_ros.ros.rectify import CameraInfoError, Rectifier
+
+    image = to_rgb(item.image)
+    if item.calibration is None:
+        return image
+    try:
+        return Rectifier(item.calibration)(image)
+    except CameraInfoError:
+        return image  # the node went on without the calibration, too

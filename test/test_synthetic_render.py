@@ -47,7 +47,7 @@ class Lab:
 
 def ray_depth(scene, uv, T=FORWARD):
     hits = cast(scene, T[None], K, np.atleast_2d(np.asarray(uv, float)))
-    return hits.depth[0, 0].numpy(), hits.normal[0, 0].numpy()
+    return hits.depth[0].numpy(), hits.normal[0].numpy()
 
 
 CENTRE = (SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2
@@ -110,11 +110,11 @@ def test_hits_lie_on_surfaces_with_nothing_in_front(kind):
     rng = np.random.default_rng(0)
     uv = rng.uniform((0, 0), SIZE, (150, 2))
     hits = cast(Scene.pack(world), pose[None], K, uv)
-    depth = hits.depth[0, 0].double().numpy()
+    depth = hits.depth[0].double().numpy()
     met = np.isfinite(depth) & (depth < 60)
     rays = np.concatenate([(uv - K[:2, 2]) / K[0, 0], np.ones((150, 1))], axis=1)[met]
     ends = transform(pose, rays * depth[met, None])
-    still = ~np.isin(hits.primitive[0, 0].numpy()[met], np.flatnonzero(_ellipsoids(world)))
+    still = ~np.isin(hits.primitive[0].numpy()[met], np.flatnonzero(_ellipsoids(world)))
     error = np.abs(world.distance(ends)) / (1 + depth[met])
     # The distance to an ellipsoid is a lower bound: zero on its surface all the same.
     assert still.sum() > 20
@@ -133,8 +133,8 @@ def test_leaving_out_what_a_tile_cannot_see_changes_nothing(kind):
     world = make_world(kind, 1)
     poses = make_trajectory(world, 'handheld', 1, 3).T_world_camera
     scene = Scene.pack(world)
-    view = View.of(scene, torch.from_numpy(poses)[None])
-    rays = pixel_rays(torch.from_numpy(K).expand(1, 3, 3, 3), SIZE)
+    view = View.of(scene, *scene.cameras(poses, K))
+    rays = pixel_rays(torch.from_numpy(K).expand(3, 3, 3), SIZE)
     found = []
     for trace_all in (
         lambda t, p: _trace_tiled(view, rays, SIZE, t, p),
@@ -289,7 +289,7 @@ def test_objects_move_as_their_motion_says():
     lab.builder.move(one, (0, 0, 0), swing=(1.0, 0.0, 0.0), rate=0.25)
     scene = lab.scene([0.0, 1.0, 2.0, 3.0])
     hits = cast(scene, np.tile(FORWARD, (4, 1, 1)), K, np.array([CENTRE]))
-    np.testing.assert_allclose(hits.depth[0, :, 0].numpy(), (4.5, 5.5, 4.5, 3.5), atol=1e-5)
+    np.testing.assert_allclose(hits.depth[:, 0].numpy(), (4.5, 5.5, 4.5, 3.5), atol=1e-5)
 
 
 def test_wrong_shapes_are_refused():

@@ -16,6 +16,8 @@ from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.shading import shade
 from vggt_ros.synthetic.trace import Hits, View, exact_arithmetic, trace
 
+_CUDA_RAYS = 1 << 21
+
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
@@ -54,12 +56,12 @@ def uv_rays(uv: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
 
 
 def cast(scene: Scene, T_world_camera: torch.Tensor | np.ndarray, K, uv) -> Hits:
-    """Exact first hits of the rays through pixels uv (B, F, N, 2) or (N, 2); see :class:`Hits`, shapes (B, F, N)."""
+    """Exact first hits of the rays through pixels uv (B, F, N, 2) or (N, 2); G = B F cameras in order."""
     T_world_camera, K = scene.cameras(T_world_camera, K)
     uv = torch.as_tensor(uv, dtype=torch.float64, device=scene.device)
-    directions = uv_rays(uv, K).expand(*T_world_camera.shape[:2], -1, 3)
+    directions = uv_rays(uv, K).expand(*T_world_camera.shape[:2], -1, 3).flatten(0, 1)
     with exact_arithmetic(scene.device):
-        return trace(View.of(scene, T_world_camera), directions)
+        return trace(View.of(scene, T_world_camera, K), directions)
 
 
 def render(
@@ -76,32 +78,41 @@ def render(
     T_world_camera: (B, F, 4, 4) or (F, 4, 4) for one world, camera-to-world, optical axes. K: (3, 3), (F, 3, 3) or
     (B, F, 3, 3) in pixels with integer pixel centres. size: (width, height). samples: colour samples per pixel and
     axis (2 = 4 rays); geometry is always that of the pixel centre. shadows: of the sun and every lamp, one more ray
-    for each. occlusion: ambient occlusion from distances to nearby surfaces.
+    for each. occlusion: ambient occlusion from distances to nearby surfaces. The result carries no gradients.
     """
     T_world_camera, K = scene.cameras(T_world_camera, K)
-    cameras = T_world_camera.shape[:2]
+    batch, frames = T_world_camera.shape[:2]
+    K = K.flatten(0, 1)
+    # A CPU works on one image at a time, to stay in its cache; a GPU on as many as a few GB hold, at 1 kB a pixel.
+    together = max(1, _CUDA_RAYS // (size[0] * size[1])) if scene.device.type == 'cuda' else 1
     with exact_arithmetic(scene.device):
-        view = View.of(scene, T_world_camera)
-        rays = pixel_rays(K, size).expand(*cameras, -1, 3)
-        hits = trace(view, rays, size)
-        samples_rgb = []
-        for row in range(samples):
-            for column in range(samples):
-                shift = ((column + 0.5) / samples - 0.5, (row + 0.5) / samples - 0.5)
-                if shift == (0.0, 0.0):
-                    samples_rgb.append(shade(view, rays, hits, K, shadows, occlusion))
-                else:
-                    shifted = pixel_rays(K, size, shift).expand(*cameras, -1, 3)
-                    samples_rgb.append(shade(view, shifted, trace(view, shifted, size), K, shadows, occlusion))
-    shape = (*T_world_camera.shape[:2], size[1], size[0])
+        view = View.of(scene, T_world_camera, K.view(batch, frames, 3, 3))
+        parts = [
+            _render(view.select(slice(g, g + together)), K[g : g + together], size, samples, shadows, occlusion)
+            for g in range(0, batch * frames, together)
+        ]
+    shape = (batch, frames, size[1], size[0])
+    return Rendering(*(torch.cat(one).reshape(*shape, *one[0].shape[2:]) for one in zip(*parts, strict=True)))
+
+
+def _render(
+    view: View, K: torch.Tensor, size: tuple[int, int], samples: int, shadows: bool, occlusion: bool
+) -> tuple[torch.Tensor, ...]:
+    """The fields of a :class:`Rendering` for G cameras, (G, H W, ...)."""
+    scene, rays = view.scene, pixel_rays(K, size)
+    hits = trace(view, rays, size)
+    colours = []
+    for row in range(samples):
+        for column in range(samples):
+            shift = ((column + 0.5) / samples - 0.5, (row + 0.5) / samples - 0.5)
+            if shift == (0.0, 0.0):
+                colours.append(shade(view, rays, hits, shadows, occlusion))
+            else:
+                shifted = pixel_rays(K, size, shift)
+                colours.append(shade(view, shifted, trace(view, shifted, size), shadows, occlusion))
     seen, rows = hits.primitive >= 0, hits.primitive.clamp(min=0)
-    world_of = torch.arange(shape[0], device=scene.device)[:, None, None]
-    surface = scene.surface[scene.material[world_of, rows, hits.face]]
-    return Rendering(
-        rgb=torch.stack(samples_rgb).mean(0).reshape(*shape, 3),
-        depth=hits.depth.reshape(shape),
-        normal=hits.normal.reshape(*shape, 3),
-        object_id=torch.where(seen, scene.object_id[world_of, rows], 0).reshape(shape),
-        primitive=hits.primitive.reshape(shape),
-        specular=(seen & (surface[..., 15:17] > 0).any(-1)).reshape(shape),
-    )
+    world = view.world[:, None]
+    surface = scene.surface[scene.material[world, rows, hits.face]]
+    object_id = torch.where(seen, scene.object_id[world, rows], 0)
+    specular = seen & (surface[..., 15:17] > 0).any(-1)
+    return torch.stack(colours).mean(0), hits.depth, hits.normal, object_id, hits.primitive, specular

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vggt_ros.synthetic import textures
-from vggt_ros.synthetic.trace import Hits, View, blocked, rows_of, trace
+from vggt_ros.synthetic.trace import Hits, View, blocked, trace
 
 _BLOTS = textures.texture_id('plaster', 3)
 _LIFT = 2e-3  # metres secondary rays start off a surface
@@ -33,11 +33,10 @@ def _sample(
     return torch.stack([(((texels >> 8 * c) & 255) * weights).sum(0) for c in range(channels)], -1)
 
 
-def _surface_uv(view: View, hits: Hits, rows: torch.Tensor) -> torch.Tensor:
+def _surface_uv(view: View, hits: Hits) -> torch.Tensor:
     """Metres (N, 2) on the surface, to the right and down from its upper left corner; hits flattened to N."""
     scene = view.scene
-    half = scene.half.float()[:, None].expand(-1, hits.primitive.shape[1], -1, -1)
-    half = rows_of(half, hits.primitive.clamp(min=0)).reshape(-1, 3)
+    half = scene.half.float()[view.world[:, None], hits.primitive.clamp(min=0)].reshape(-1, 3)
     q = hits.point.reshape(-1, 3)
     x, y, z = (q * half).unbind(-1)
     hx, hy, hz = half.unbind(-1)
@@ -74,46 +73,42 @@ def _sky(view: View, directions: torch.Tensor, group: torch.Tensor) -> torch.Ten
     return torch.lerp(colour, sky[:, 2], cover * fade) + glow
 
 
-def _pixel_angle(K: torch.Tensor) -> torch.Tensor:
-    """(B, F) radians a pixel covers in the centre of the image."""
-    return (1 / K[..., 0, 0]).float()
-
-
-def shade(
-    view: View, directions: torch.Tensor, hits: Hits, K: torch.Tensor, shadows: bool, occlusion: bool
-) -> torch.Tensor:
-    """Display-referred colours (B, F, R, 3) in [0, 1] of primary rays."""
-    light = _radiance(view, directions, None, hits, _pixel_angle(K), shadows, occlusion, bounces=2)
+def shade(view: View, directions: torch.Tensor, hits: Hits, shadows: bool, occlusion: bool) -> torch.Tensor:
+    """Display-referred colours (G, R, 3) in [0, 1] of primary rays."""
+    light = _radiance(view, directions, None, hits, shadows, occlusion, bounces=2)
     # A soft shoulder instead of hard clipping; then the display's gamma.
     return (1 - torch.exp(-1.6 * light)).clamp(min=0) ** (1 / GAMMA)
 
 
 def _radiance(
-    view, directions, origins, hits: Hits, angle, shadows: bool, occlusion: bool, bounces: int
+    view: View,
+    directions: torch.Tensor,
+    origins: torch.Tensor | None,
+    hits: Hits,
+    shadows: bool,
+    occlusion: bool,
+    bounces: int,
 ) -> torch.Tensor:
-    """Linear light (B, F, R, 3) that arrives along rays; origins None: from the camera."""
+    """Linear light (G, R, 3) that arrives along rays; origins None: from the camera."""
     scene = view.scene
-    batch, frames, count = hits.primitive.shape
-    device = directions.device
+    cameras, count = hits.primitive.shape
     seen = hits.primitive >= 0
-    world_of = torch.arange(batch, device=device)[:, None, None].expand_as(hits.primitive).reshape(-1)
-    R_wc = view.T_world_camera[..., :3, :3].float()
-    t_wc = view.T_world_camera[..., None, :3, 3].float()
+    world_of = view.world[:, None].expand(cameras, count).reshape(-1)
+    R_wc = view.T_world_camera[:, :3, :3].float()
+    t_wc = view.T_world_camera[:, None, :3, 3].float()
     depth = hits.depth.nan_to_num(0.0)
     position = depth[..., None] * directions
     if origins is not None:
         position = position + origins
-    normal_world = hits.normal @ R_wc.mT
     position_world = position @ R_wc.mT + t_wc
 
-    faces = scene.material[torch.arange(batch, device=device)[:, None, None], hits.primitive.clamp(min=0), hits.face]
-    faces = faces.reshape(-1)
+    faces = scene.material[view.world[:, None], hits.primitive.clamp(min=0), hits.face].reshape(-1)
     surface = scene.surface[faces]
-    metres = _surface_uv(view, hits, faces)
+    metres = _surface_uv(view, hits)
     size, offset = surface[:, 0:2], surface[:, 2:4]
     distance = depth * directions.norm(dim=-1)
     facing = (hits.normal * torch.nn.functional.normalize(directions, dim=-1)).sum(-1).abs().clamp(min=0.1)
-    footprint = (distance * angle[..., None] / facing.sqrt()).reshape(-1)
+    footprint = (distance * view.pixel[:, None] / facing.sqrt()).reshape(-1)
     pattern = _sample(scene.bank, scene.texture[faces], metres / size + offset, footprint / size.amin(-1))
     palette = surface[:, 4:13].view(-1, 3, 3)
     albedo = torch.lerp(torch.lerp(palette[:, 0], palette[:, 1], pattern[:, :1]), palette[:, 2], pattern[:, 1:2])
@@ -122,9 +117,9 @@ def _radiance(
     blots = _sample(scene.bank, torch.full_like(faces, _BLOTS), metres / 3.7 + offset, footprint / 3.7, 1)
     albedo = albedo * (1 + variation * (2 * blots - 1))
 
-    flat_normal = normal_world.reshape(-1, 3)
+    normal = (hits.normal @ R_wc.mT).reshape(-1, 3)
     ambient = scene.ambient[world_of]
-    light = torch.lerp(ambient[:, 0], ambient[:, 1], 0.5 + 0.5 * flat_normal[:, 2:])
+    light = torch.lerp(ambient[:, 0], ambient[:, 1], 0.5 + 0.5 * normal[:, 2:])
     if occlusion:
         light = light * _openness(view, hits, position)
     towards_eye = -torch.nn.functional.normalize(directions @ R_wc.mT, dim=-1).reshape(-1, 3)
@@ -132,74 +127,79 @@ def _radiance(
     start = position + hits.normal * _LIFT
     sources: list[tuple[torch.Tensor, torch.Tensor]] = []
     if scene.sunny:
-        sources.append((scene.sun[:, None, None].expand(batch, frames, count, 3) * 1e3, scene.sun_colour[world_of]))
+        sources.append((scene.sun[view.world, None].expand(cameras, count, 3) * 1e3, scene.sun_colour[world_of]))
     for lamp in range(scene.lamp_position.shape[1]):
-        to_lamp = scene.lamp_position[:, None, None, lamp] - position_world
+        to_lamp = scene.lamp_position[view.world, None, lamp] - position_world
         squared = (to_lamp * to_lamp).sum(-1).reshape(-1, 1)
         sources.append((to_lamp, scene.lamp_colour[world_of, lamp] / (squared + 0.3)))
     for towards, colour in sources:
         unit = torch.nn.functional.normalize(towards, dim=-1).reshape(-1, 3)
-        cosine = (unit * flat_normal).sum(-1, keepdim=True).clamp(min=0)
+        cosine = (unit * normal).sum(-1, keepdim=True).clamp(min=0)
         if shadows:
             lit = ~blocked(view, start, towards @ R_wc)
             cosine = cosine * lit.reshape(-1, 1)
         light = light + cosine * colour
         middle = torch.nn.functional.normalize(unit + towards_eye, dim=-1)
-        highlight = highlight + colour * (cosine > 0) * (middle * flat_normal).sum(-1, keepdim=True).clamp(min=0) ** 40
+        highlight = highlight + colour * (cosine > 0) * (middle * normal).sum(-1, keepdim=True).clamp(min=0) ** 40
     colour = albedo * torch.lerp(light, torch.ones_like(light), emission) + gloss * highlight
     if not scene.open_sky:
         colour = colour * seen.reshape(-1, 1)
     else:
         world_directions = (directions @ R_wc.mT).reshape(-1, 3)
         colour = torch.where(seen.reshape(-1, 1), colour, _sky(view, world_directions, world_of))
+    colour = colour.view(cameras, count, 3)
     if bounces and scene.specular:
-        colour = _through(view, directions, position, hits, colour, (mirror, glass), angle, shadows, occlusion, bounces)
-    return colour.view(batch, frames, count, 3)
+        for share, reflecting in ((mirror, True), (glass, False)):
+            share = share.view(cameras, count) * seen
+            colour = _through(view, directions, position, hits, colour, share, reflecting, shadows, occlusion, bounces)
+    return colour
 
 
-def _through(view, directions, position, hits, colour, shares, angle, shadows, occlusion, bounces):
-    """Add what mirrors reflect and glass lets pass."""
-    shape = hits.primitive.shape
-    for share, reflecting in zip(shares, (True, False), strict=True):
-        share = share.view(*shape, 1)
-        inward = (directions * hits.normal).sum(-1, keepdim=True)
-        onward = directions - 2 * inward * hits.normal if reflecting else directions
-        start = position + hits.normal * (_LIFT if reflecting else -_LIFT)
-        # Only rays that meet such a surface matter; gather them per camera, padded to the largest count.
-        special = (share[..., 0] > 0) & (hits.primitive >= 0)
-        most = int(special.sum(-1).max())
-        if not most:
-            continue
-        order = special.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :most]
-        expand = order[..., None].expand(*order.shape, 3)
-        onward, start = onward.gather(2, expand), start.gather(2, expand)
-        beyond = trace(view, onward, origins=start)
-        arriving = _radiance(view, onward, start, beyond, angle, shadows, occlusion, bounces - 1)
-        chosen = share.gather(2, order[..., None])
-        picture = colour.view(*shape, 3)
-        mixed = torch.lerp(picture.gather(2, expand), arriving, chosen)
-        colour = picture.scatter(2, expand, mixed).reshape(-1, 3)
+def _through(view, directions, position, hits, colour, share, reflecting, shadows, occlusion, bounces) -> torch.Tensor:
+    """colour (G, R, 3) mixed with what mirrors reflect or glass lets pass, of which there is ``share`` (G, R)."""
+    special = share > 0
+    which = special.any(1).nonzero()[:, 0]
+    if not len(which):
+        return colour
+    # Only these rays of these cameras, padded to the largest number in one camera.
+    most = int(special.sum(1).max())
+    order = special[which].to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+
+    def take(values: torch.Tensor) -> torch.Tensor:
+        return values[which].gather(1, order[..., None].expand(*order.shape, values.shape[-1]))
+
+    onward, normal = take(directions), take(hits.normal)
+    if reflecting:
+        onward = onward - 2 * (onward * normal).sum(-1, keepdim=True) * normal
+    start = take(position) + normal * (_LIFT if reflecting else -_LIFT)
+    behind = view.select(which)
+    beyond = trace(behind, onward, origins=start)
+    arriving = _radiance(behind, onward, start, beyond, shadows, occlusion, bounces - 1)
+    mixed = torch.lerp(take(colour), arriving, take(share[..., None]))
+    colour = colour.clone()
+    colour[which[:, None], order] = mixed
     return colour
 
 
 def _openness(view: View, hits: Hits, position: torch.Tensor) -> torch.Tensor:
     """(N, 1) share of the sky dome a point sees, from distances to surfaces along its normal (Evans 2006)."""
+    reaches = (0.06, 0.2, 0.5)
+    probes = torch.cat([position + reach * hits.normal for reach in reaches], 1)
     dark = torch.zeros(hits.primitive.shape, device=position.device)
-    for step, reach in enumerate((0.06, 0.2, 0.5)):
-        room = _distance(view, position + reach * hits.normal)
+    for step, (reach, room) in enumerate(zip(reaches, _distance(view, probes).chunk(3, 1), strict=True)):
         dark += (reach - room).clamp(min=0) / reach * (0.5**step) * 0.7
     return (1 - dark).clamp(min=0.25).reshape(-1, 1)
 
 
 def _distance(view: View, points: torch.Tensor) -> torch.Tensor:
-    """Distance (B, F, R) from optical-frame points to the nearest surface, approximate for ellipsoids."""
+    """Distance (G, R) from optical-frame points (G, R, 3) to the nearest surface, approximate for ellipsoids."""
     scene = view.scene
-    half = scene.half.float()
+    half, hollow = scene.half.float()[view.world], scene.hollow[view.world]
     result = torch.full(points.shape[:-1], torch.inf, device=points.device)
     for row in range(half.shape[1]):
-        affine = view.unit_camera[:, :, row]
-        local = points @ affine[..., :3].mT + affine[..., None, :, 3]
-        size = half[:, None, None, row]
+        affine = view.unit_camera[:, row]
+        local = points @ affine[..., :3].mT + affine[:, None, :, 3]
+        size = half[:, None, row]
         if row < scene.split[0]:
             excess = (local.abs() - 1) * size
         elif row < scene.split[0] + scene.split[1]:
@@ -210,6 +210,6 @@ def _distance(view: View, points: torch.Tensor) -> torch.Tensor:
         signed = excess.clamp(min=0).norm(dim=-1) + excess.amax(-1).clamp(max=0)
         if row >= scene.split[0]:
             signed = torch.where(excess.amax(-1) > 0, excess.amax(-1), signed)
-        signed = torch.where(scene.hollow[:, None, None, row], -signed, signed)
+        signed = torch.where(hollow[:, None, row], -signed, signed)
         result = torch.minimum(result, signed)
     return result

@@ -30,11 +30,11 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """First hits of B x F x R rays.
+    """First hits of R rays of each of G cameras.
 
-    depth: float32, in lengths of the ray's direction, so z-depth where its z is 1; NaN: no hit. primitive: int64 row in
-    the scene's table, -1: no hit. point: (..., 3) in the primitive's unit shape. normal: (..., 3) in the optical frame,
-    towards the ray's origin. face: int64, as in World.material.
+    depth: (G, R) float32, in lengths of the ray's direction, so z-depth where its z is 1; NaN: no hit. primitive: int64
+    row in the scene's table, -1: no hit. point: (G, R, 3) in the primitive's unit shape. normal: (G, R, 3) in the
+    optical frame, towards the ray's origin. face: int64, as in World.material.
     """
 
     depth: torch.Tensor
@@ -46,21 +46,23 @@ class Hits:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A scene as its cameras see it.
+    """A scene as G cameras see it, whatever world and moment each belongs to.
 
-    unit_camera: (B, F, P, 3, 4) float32 maps of optical-frame points into unit shapes. centre: (B, F, P, 3) and
-    radius: (B, P) of the bounding spheres, float32.
+    world: (G,) int64 row of the scene. T_world_camera: (G, 4, 4) float64. unit_camera: (G, P, 3, 4) float32 maps of
+    optical-frame points into unit shapes. centre: (G, P, 3) of the bounding spheres. pixel: (G,) radians per pixel.
     """
 
     scene: Scene
+    world: torch.Tensor
     T_world_camera: torch.Tensor
     unit_camera: torch.Tensor
     centre: torch.Tensor
-    radius: torch.Tensor
+    pixel: torch.Tensor
 
     @classmethod
-    def of(cls, scene: Scene, T_world_camera: torch.Tensor) -> View:
-        """T_world_camera: (B, F, 4, 4) float64 on the scene's device."""
+    def of(cls, scene: Scene, T_world_camera: torch.Tensor, K: torch.Tensor) -> View:
+        """All cameras of all worlds in order: T_world_camera (B, F, 4, 4), K (B, F, 3, 3), float64, G = B F."""
+        batch, frames = T_world_camera.shape[:2]
         T_world_primitive = scene.T_world_primitive
         R_wp, R_wc = T_world_primitive[..., :3, :3], T_world_camera[:, :, None, :3, :3]
         offset = T_world_camera[:, :, None, :3, 3] - T_world_primitive[..., :3, 3]
@@ -68,7 +70,19 @@ class View:
         t_pc = (R_wp.mT @ offset[..., None])[..., 0]
         affine = torch.cat([R_pc, t_pc[..., None]], -1) / scene.half[:, None, :, :, None]
         centre = -(R_wc.mT @ offset[..., None])[..., 0]
-        return cls(scene, T_world_camera, affine.float(), centre.float(), scene.half.norm(dim=-1).float())
+        return cls(
+            scene,
+            torch.arange(batch, device=scene.device).repeat_interleave(frames),
+            T_world_camera.flatten(0, 1),
+            affine.float().flatten(0, 1),
+            centre.float().flatten(0, 1),
+            (1 / K[..., 0, 0]).float().flatten(),
+        )
+
+    def select(self, cameras: torch.Tensor | slice) -> View:
+        """Only these cameras."""
+        parts = (self.world, self.T_world_camera, self.unit_camera, self.centre, self.pixel)
+        return View(self.scene, *(part[cameras] for part in parts))
 
 
 def _interval(kind: int, o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,69 +151,60 @@ def _tiles(size: tuple[int, int]) -> tuple[torch.Tensor, list[int]]:
 
 
 def _trace_tiled(view: View, directions: torch.Tensor, size: tuple[int, int], t: torch.Tensor, p: torch.Tensor) -> None:
-    """Primary rays of whole images on a CPU, leaving out what a tile cannot see; fills t and p (B, F, R)."""
-    batch, frames = directions.shape[:2]
+    """Primary rays of whole images on a CPU, leaving out what a tile cannot see; fills t and p (G, R)."""
     shape_of = torch.repeat_interleave(torch.arange(3), torch.tensor(view.scene.split))
+    radius = view.scene.half.float().norm(dim=-1)[view.world]
     distance = view.centre.norm(dim=-1)
-    radius = view.radius[:, None]
     half_angle = (radius / distance).clamp(max=1).asin()
     inside = distance <= radius * 1.001
     towards = view.centre / distance[..., None].clamp(min=1e-9)
     order, lengths = _tiles(size)
-    ordered = directions.index_select(2, order)
+    ordered = directions.index_select(1, order)
     found_t, found_p = torch.full_like(t, torch.inf), torch.zeros_like(p)
     start = 0
     for length in lengths:
         tile = slice(start, start + length)
         start += length
-        rays = ordered[:, :, tile]
-        unit = torch.nn.functional.normalize(rays, dim=-1)
-        axis = torch.nn.functional.normalize(unit.sum(2), dim=-1)
-        spread = (unit * axis[:, :, None]).sum(-1).amin(-1).clamp(-1, 1).acos()
-        angle = (towards * axis[:, :, None]).sum(-1).clamp(-1, 1).acos()
-        keep = inside | (angle <= spread[..., None] + half_angle + 1e-4)
-        for b in range(batch):
-            for f in range(frames):
-                rows = keep[b, f].nonzero()[:, 0]
-                if not len(rows):
-                    continue
-                kinds = _kinds(tuple(torch.bincount(shape_of[rows], minlength=3).tolist()))
-                unit_camera = view.unit_camera[b, f].index_select(0, rows)[None]
-                t_tile, p_tile = _first(unit_camera, kinds, rays[b, f][None], None)
-                found_t[b, f, tile], found_p[b, f, tile] = t_tile[0], rows[p_tile[0]]
-    t.index_copy_(2, order, found_t)
-    p.index_copy_(2, order, found_p)
+        unit = torch.nn.functional.normalize(ordered[:, tile], dim=-1)
+        axis = torch.nn.functional.normalize(unit.sum(1), dim=-1)
+        spread = (unit * axis[:, None]).sum(-1).amin(-1).clamp(-1, 1).acos()
+        angle = (towards * axis[:, None]).sum(-1).clamp(-1, 1).acos()
+        keep = inside | (angle <= spread[:, None] + half_angle + 1e-4)
+        for camera in range(len(keep)):
+            rows = keep[camera].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            kinds = _kinds(tuple(torch.bincount(shape_of[rows], minlength=3).tolist()))
+            unit_camera = view.unit_camera[camera].index_select(0, rows)[None]
+            t_tile, p_tile = _first(unit_camera, kinds, ordered[camera, tile][None], None)
+            found_t[camera, tile], found_p[camera, tile] = t_tile[0], rows[p_tile[0]]
+    t.index_copy_(1, order, found_t)
+    p.index_copy_(1, order, found_p)
 
 
 def _trace_chunked(
     view: View, directions: torch.Tensor, origins: torch.Tensor | None, t: torch.Tensor, p: torch.Tensor
 ) -> None:
-    """Any rays, in chunks that bound the memory; fills t and p (B, F, R)."""
-    batch, frames, count = directions.shape[:3]
-    groups = batch * frames
-    kinds = _kinds(view.scene.split)
-    primitives = sum(view.scene.split)
+    """Any rays, in chunks that bound the memory; fills t and p (G, R)."""
+    cameras, count = directions.shape[:2]
+    kinds, primitives = _kinds(view.scene.split), sum(view.scene.split)
     pairs = _CUDA_PAIRS if directions.is_cuda else _CPU_PAIRS
     chunk = min(count, max(256, pairs // primitives))
     together = max(1, pairs // (primitives * chunk))
-    unit = view.unit_camera.flatten(0, 1)
-    directions, t, p = directions.flatten(0, 1), t.view(groups, count), p.view(groups, count)
-    origins = None if origins is None else origins.flatten(0, 1)
-    for g in range(0, groups, together):
+    for g in range(0, cameras, together):
         for r in range(0, count, chunk):
             block = slice(g, g + together), slice(r, r + chunk)
-            t[block], p[block] = _first(
-                unit[g : g + together], kinds, directions[block], None if origins is None else origins[block]
-            )
+            starts = None if origins is None else origins[block]
+            t[block], p[block] = _first(view.unit_camera[g : g + together], kinds, directions[block], starts)
 
 
 def trace(
     view: View, directions: torch.Tensor, size: tuple[int, int] | None = None, origins: torch.Tensor | None = None
 ) -> Hits:
-    """First hits of rays (B, F, R, 3) in the optical frame.
+    """First hits of rays (G, R, 3) in the optical frame.
 
     size: (w, h) when the rays are the pixels of whole images, row by row: lets a CPU leave out what is out of sight.
-    origins: (B, F, R, 3); None: the camera.
+    origins: (G, R, 3); None: the camera.
     """
     t = torch.full(directions.shape[:-1], torch.inf, device=directions.device)
     p = torch.zeros(directions.shape[:-1], dtype=torch.int64, device=directions.device)
@@ -211,7 +216,7 @@ def trace(
 
 
 def blocked(view: View, origins: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """(B, F, R) bool: whether something lies on the way from origins to origins + directions, both (B, F, R, 3)."""
+    """(G, R) bool: whether something lies on the way from origins to origins + directions, both (G, R, 3)."""
     t = torch.empty(directions.shape[:-1], device=directions.device)
     p = torch.empty(directions.shape[:-1], dtype=torch.int64, device=directions.device)
     _trace_chunked(view, directions, origins, t, p)
@@ -221,7 +226,7 @@ def blocked(view: View, origins: torch.Tensor, directions: torch.Tensor) -> torc
 def _resolve(view: View, directions, origins, t: torch.Tensor, p: torch.Tensor) -> Hits:
     """Point, normal and face of every hit."""
     hit = torch.isfinite(t)
-    affine = rows_of(view.unit_camera, p)  # (B, F, R, 3, 4)
+    affine = rows_of(view.unit_camera, p)  # (G, R, 3, 4)
     along = torch.where(hit, t, 0)[..., None] * directions
     if origins is not None:
         along = along + origins
@@ -254,8 +259,5 @@ def _resolve(view: View, directions, origins, t: torch.Tensor, p: torch.Tensor) 
 
 
 def rows_of(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """table (B, F or 1, P, ...) at rows (B, F, R) -> (B, F, R, ...)."""
-    batch, frames = rows.shape[:2]
-    b = torch.arange(batch, device=rows.device)[:, None, None]
-    f = torch.arange(frames, device=rows.device)[None, :, None]
-    return table[b, f if table.shape[1] > 1 else 0 * f, rows]
+    """table (G, P, ...) at rows (G, R) -> (G, R, ...)."""
+    return table[torch.arange(len(rows), device=rows.device)[:, None], rows]

@@ -46,21 +46,22 @@ def follow(
     queries = torch.as_tensor(queries, dtype=torch.float64, device=scene.device)
     batch, frames = T_world_camera.shape[:2]
     queries = queries.expand(batch, *queries.shape[-2:])
-    only = slice(frame, frame + 1) if frame >= 0 else slice(frame, frame + 1 or None)
-    hits = cast(scene.moment(frame % frames), T_world_camera[:, only], K[:, only], queries[:, None])
-    met = hits.primitive >= 0
-    rows = hits.primitive.clamp(min=0)
+    frame = frame % frames
+    only = slice(frame, frame + 1)
+    hits = cast(scene.moment(frame), T_world_camera[:, only], K[:, only], queries[:, None])
+    met, rows = hits.primitive >= 0, hits.primitive.clamp(min=0)
     # From the unit shape back to metres, then along with the primitive.
-    local = hits.point.double() * rows_of(scene.half[:, None], rows)
-    T_world_primitive = rows_of(scene.T_world_primitive.expand(-1, frames, -1, -1, -1), rows.expand(-1, frames, -1))
-    points = (T_world_primitive[..., :3, :3] @ local[..., None])[..., 0] + T_world_primitive[..., :3, 3]
+    local = hits.point.double() * rows_of(scene.half, rows)
+    T_world_primitive = rows_of(scene.T_world_primitive.transpose(1, 2), rows).transpose(1, 2)  # (B, F or 1, Q, 4, 4)
+    points = (T_world_primitive[..., :3, :3] @ local[:, None, :, :, None])[..., 0] + T_world_primitive[..., :3, 3]
+    points = points.expand(-1, frames, -1, -1)
     R_wc, t_wc = T_world_camera[:, :, None, :3, :3], T_world_camera[:, :, None, :3, 3]
     seen_from = (R_wc.mT @ (points - t_wc)[..., None])[..., 0]
-    depth = torch.where(met, seen_from[..., 2], torch.nan)
+    depth = torch.where(met[:, None], seen_from[..., 2], torch.nan)
     image = (K[:, :, None] @ seen_from[..., None])[..., :2, 0] / depth[..., None]
     image = torch.where(depth[..., None] > 0, image, torch.nan)
-    first = cast(scene, T_world_camera, K, image.nan_to_num(-1e6)).depth.double()
+    first = cast(scene, T_world_camera, K, image.nan_to_num(-1e6)).depth.double().view(depth.shape)
     inside = ((image > -0.5) & (image < image.new_tensor(size) - 0.5)).all(-1)
     visible = inside & ((first - depth).abs() <= _SAME * (1 + depth))
-    object_id = torch.where(met[:, 0], rows_of(scene.object_id[:, None], rows)[:, 0], 0)
+    object_id = torch.where(met, rows_of(scene.object_id, rows), 0)
     return PointTracks(image, depth, visible, points, object_id)

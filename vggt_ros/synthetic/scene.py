@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from vggt_ros.synthetic.textures import bank, texture_id
+from vggt_ros.synthetic.textures import COUNT, TEXELS, bank, texture_id
 from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, World
 
 SHAPES = (BOX, ELLIPSOID, CYLINDER)
@@ -19,8 +19,9 @@ _FAR_AWAY = 1e6  # metres; where padding primitives live, too small and too far 
 @lru_cache(maxsize=4)
 def texture_bank(device: torch.device) -> torch.Tensor:
     """(COUNT * TEXELS,) int32: the texture bank on a device, m + 256 n + 65536 d in a texel; baked once per process."""
-    m, n, d = bank().reshape(-1, 3).astype(np.int32).T
-    return torch.from_numpy(m | n << 8 | d << 16).to(device)
+    texels = np.zeros((COUNT * TEXELS, 4), np.uint8)
+    texels[:, :3] = bank().reshape(-1, 3)
+    return torch.from_numpy(texels.view('<i4')[:, 0].astype(np.int32, copy=False)).to(device)
 
 
 @dataclass(frozen=True, eq=False)

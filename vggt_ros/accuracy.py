@@ -68,7 +68,7 @@ def trajectory_error(estimate: Trajectory, truth: Trajectory) -> TrajectoryError
 def depth_error(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
     """AbsRel, the mean of |scale z - z_true| / z_true over all pixels known in both images of a pair, and scale.
 
-    pairs: (estimate, truth) of equal size. One scale for all of them, the median of z_true / z: outliers do not move it.
+    pairs: (estimate, truth) of equal size. One scale for all, the median of z_true / z: outliers do not move it.
     Raises ValueError when no pixel is known in both.
     """
     ours = np.concatenate([estimate.ravel() for estimate, _ in pairs]) if pairs else np.empty(0)

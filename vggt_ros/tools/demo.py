@@ -26,7 +26,7 @@ from tqdm import tqdm
 from vggt_ros import sequence as sequences
 from vggt_ros.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, fresh_folder, writing
 from vggt_ros.tools import summary
-from vggt_ros.tools.processes import Child, free_domain, private_environment
+from vggt_ros.tools.processes import Child, free_domain, private_environment, share_folder
 from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure
 
 FRAMES, SIZE, WORLD = 60, (320, 240), 'room'
@@ -35,6 +35,7 @@ LOGS = 'logs'
 RECORDER_PATIENCE = 120.0
 PROGRESS = re.compile(r'(\d+)(?: of (\d+))? (?:images )?played, (\d+) accounted for')
 REFUSAL = re.compile(r'cannot configure: (.*)')
+UNTRAINED = re.compile(r'network: untrained')
 TROUBLE = re.compile(r'\[(WARN|ERROR|FATAL)\]|^Traceback|^\w*Error: ')
 
 
@@ -74,12 +75,7 @@ class Run:
     def execute(self) -> None:
         """Start, wait for the end, stop everything in every case. Raises DemoError or OutputError."""
         domain = free_domain()
-        try:
-            environment = private_environment(domain)
-        except LookupError as error:
-            raise DemoError(
-                f'{error} not found: build the workspace and source scripts/env.sh, or your ROS 2 and its install/'
-            ) from error
+        environment = private_environment(domain)
         logs = self._folder / LOGS
         _say(f'starting node, player and recorder on ROS_DOMAIN_ID {domain}; their logs are in {logs}')
         try:
@@ -139,22 +135,26 @@ class Run:
     def _on_line(self, name: str, line: str) -> None:
         """Called for every line that a process writes, from its own thread."""
         if name == 'vggt_player' and (found := PROGRESS.search(line)):
-            if self._bar is not None:
-                total = int(found[2]) if found[2] else None
-                self._bar.total = total
-                self._bar.set_description_str('solving')
-                self._bar.update(int(found[3]) - self._bar.n)
+            self._on_progress(int(found[3]), int(found[2]) if found[2] else None)
             return
         if name == 'vggt' and (found := REFUSAL.search(line)):
             self._refusal = found[1]
+        if name == 'vggt' and UNTRAINED.search(line):
+            tqdm.write('the network is UNTRAINED: what comes is noise, not a result', file=sys.stderr)
         if TROUBLE.search(line):
             tqdm.write(f'{name}: {line}', file=sys.stderr)
+
+    def _on_progress(self, done: int, total: int | None) -> None:
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.set_description_str('solving', refresh=False)
+            self._bar.update(done - self._bar.n)
 
     def _watch(self) -> None:
         """Until the player has ended. Raises DemoError when something else ends first."""
         node, recorder, player = self.children
         started = told = time.monotonic()
-        with tqdm(desc='loading the network', unit=' images', file=sys.stderr, mininterval=0.5) as self._bar:
+        with _progress(desc='loading the network') as self._bar:
             while player.code is None:
                 time.sleep(0.05)
                 if self._refusal:
@@ -178,6 +178,7 @@ class Run:
 
 def run(settings: Settings) -> Path:
     """Everything; the folder with the results. Raises DemoError, OutputError or SequenceError."""
+    _check_overrides(settings.overrides)
     folder = fresh_folder(settings.output)
     if folder != settings.output:
         _say(f'{settings.output} holds a recording already: this one goes to {folder}')
@@ -224,7 +225,21 @@ def render(path: Path, seed: int, frames: int) -> None:
     way = trajectory.make_trajectory(world, 'handheld', seed, frames)
     K = synthetic.default_intrinsics(SIZE)
     stream = synthetic.render_frames(world, way, K, SIZE)
-    write_folder(path, tqdm(stream, 'rendering the input', frames, unit=' images', file=sys.stderr), K, SIZE)
+    write_folder(path, _progress(stream, desc='rendering the input', total=frames), K, SIZE)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """ROS passes over parameters that a node does not have; a person wants to hear of a slip of the pen."""
+    try:
+        config = share_folder() / 'config' / 'vggt.yaml'
+    except LookupError as error:
+        reason = f'{error}: build the workspace and source scripts/env.sh, or source your ROS 2 and its install folder'
+        raise DemoError(reason) from error
+    known = yaml.safe_load(config.read_text())['/**']['ros__parameters']
+    for override in overrides:
+        name = override.partition(':=')[0]
+        if name not in known:
+            raise DemoError(f'{name} is no parameter of the VGGT node; it has {", ".join(sorted(known))}', 2)
 
 
 def _fetch_weights(node: dict[str, Any]) -> None:
@@ -255,7 +270,8 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
         f'network   {recorded.network or "unknown"}, {status["node"].get("device", "")}',
         f'state     {status.get("state")}, scale {status.get("scale")}',
     ]
-    lines += [f'accuracy  {words}' for words in summary.figures(accuracy)]
+    if not recorded.is_untrained:
+        lines += [f'accuracy  {words}' for words in summary.figures(accuracy)]
     if accuracy.why:
         lines.append(f'accuracy  not measured: {accuracy.why}')
     lines += [
@@ -269,6 +285,19 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
     if recorded.is_untrained:
         lines += ['', 'The network is UNTRAINED: all of this is noise. It shows that the pipeline runs, nothing more.']
     return '\n'.join(lines)
+
+
+def _progress(*arguments: Any, **options: Any) -> tqdm:
+    """A bar on a terminal; in a log file a line now and then."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        *arguments,
+        **options,
+        unit=' images',
+        file=sys.stderr,
+        mininterval=0.2 if terminal else 10,
+        dynamic_ncols=terminal,
+    )
 
 
 def _extent(sequence: sequences.Sequence) -> str:

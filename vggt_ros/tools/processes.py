@@ -69,9 +69,9 @@ class Child:
         """The exit code, None while it runs."""
         return self._process.poll()
 
-    def stop(self, patience: float = 15.0) -> int:
-        """Interrupt; after ``patience`` seconds terminate, then kill. The exit code."""
-        for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
+    def stop(self, patience: float = 15.0, more: float = 5.0) -> int:
+        """Interrupt; after ``patience`` seconds terminate, ``more`` seconds later kill. The exit code."""
+        for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, more), (signal.SIGKILL, None)):
             if self.code is None:
                 self._process.send_signal(number)
             try:
@@ -108,20 +108,25 @@ def free_domain() -> int:
     raise RuntimeError('every ROS domain of this machine is in use')
 
 
-def private_environment(domain: int) -> dict[str, str]:
-    """Our environment, but a ROS graph of our own that nobody outside this machine sees, and room for large images.
-
-    Raises LookupError where ROS or the built package cannot be found.
-    """
+def share_folder() -> Path:
+    """Where the built package has its files. Raises LookupError where ROS or the package cannot be found."""
     try:
         from ament_index_python import get_package_share_directory
     except ImportError as error:
         raise LookupError('ament_index_python') from error
+    return Path(get_package_share_directory('vggt_ros'))
+
+
+def private_environment(domain: int) -> dict[str, str]:
+    """Our environment, but a ROS graph of our own that nobody outside this machine sees, and room for large images.
+
+    Raises LookupError as :func:`share_folder`.
+    """
     environment = {name: value for name, value in os.environ.items() if name != 'ROS_STATIC_PEERS'}
     environment |= {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
     if environment.get('ROS_DISTRO') == 'humble':
         environment['ROS_LOCALHOST_ONLY'] = '1'
-    profile = Path(get_package_share_directory('vggt_ros')) / 'config' / 'fastdds.xml'
+    profile = share_folder() / 'config' / 'fastdds.xml'
     for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
         environment.setdefault(name, str(profile))
     # Python holds back what it prints into a pipe.

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from vggt_ros import sequence as sequences
-from vggt_ros.pictures import UNITS, UNKNOWN, DepthRange, colour
+from vggt_ros.pictures import UNITS, DepthRange, colour
 from vggt_ros.recording import SUMMARY
 from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure, pictures, seen
 from vggt_ros.tools.views import draw_cloud, draw_tracks, look_at
@@ -26,32 +28,64 @@ OURS, TRUE, WARNING = '#d62728', '#1f77b4', '#b00020'
 GREY = '#555555'
 
 
-def draw(recorded: Recorded, sequence: sequences.Sequence | None, accuracy: Accuracy, name: str, path: Path) -> None:
+def draw(
+    recorded: Recorded,
+    sequence: sequences.Sequence | None,
+    accuracy: Accuracy,
+    name: str,
+    path: Path,
+) -> None:
     """Write the picture. name: of the input. sequence: what was played, None when it is not there any more.
 
     Raises OSError when it cannot be written.
     """
+    stamps = recorded.choose(COLUMNS)
+    tracks = recorded.tracks()
+    wanted = [*stamps, tracks[-1].stamp] if tracks else stamps
+    images = {item.stamp: seen(item) for item in pictures(sequence, wanted)} if sequence is not None else {}
+    depths = recorded.images('/depth/image_rect', stamps)
     with mpl.rc_context({'font.size': 10, 'axes.titlesize': 11, 'axes.edgecolor': '#999999'}):
-        figure = Figure(figsize=(17, 12.2), dpi=100, facecolor='white')
-        FigureCanvasAgg(figure)
-        rows = figure.add_gridspec(
-            2, 1, height_ratios=[1.0, 0.95], left=0.045, right=0.945, top=0.885, bottom=0.045, hspace=0.12
-        )
-        _title(figure, recorded, accuracy, name)
-        stamps = recorded.choose(COLUMNS)
-        tracks = recorded.tracks()
-        wanted = [*stamps, tracks[-1].stamp] if tracks else stamps
-        images = {item.stamp: seen(item) for item in pictures(sequence, wanted)} if sequence is not None else {}
-        _draw_frames(figure, rows[0], recorded, stamps, images)
-        lower = rows[1].subgridspec(2, 3, width_ratios=[1.0, 1.25, 1.25], hspace=0.3, wspace=0.12)
-        _draw_trajectory(figure.add_subplot(lower[0, 0]), figure.add_subplot(lower[1, 0]), recorded, accuracy)
-        _draw_clouds([figure.add_subplot(lower[:, 1]), figure.add_subplot(lower[0, 2])], recorded)
+        sheet = Sheet([*images.values(), *depths.values()])
+        _title(sheet, recorded, accuracy, name)
+        _draw_frames(sheet, recorded, stamps, images, depths)
+        _draw_trajectory(sheet.axes(0.85, 3.5, 3.8, 2.6), sheet.axes(0.85, 0.0, 3.8, 2.6), recorded, accuracy)
+        above, behind = (5.0, 0.0, 6.6, 6.1), (11.85, 3.3, 5.3, 2.8)
+        _draw_clouds([(sheet.axes(*box), box[2:]) for box in (above, behind)], recorded)
         last = images.get(tracks[-1].stamp) if tracks else None
-        _draw_tracks(figure.add_subplot(lower[1, 2]), tracks, last)
-        figure.savefig(path)
+        _draw_tracks(sheet.axes(11.85, 0.0, 5.3, 2.8), tracks, last)
+        sheet.figure.savefig(path)
 
 
-def _title(figure: Figure, recorded: Recorded, accuracy: Accuracy, name: str) -> None:
+class Sheet:
+    """The page: a header, three rows of frames as high as the images want, and room for plots below. In inches."""
+
+    WIDTH, HEADER, LOWER, BOTTOM, LEFT, RIGHT, GAP = 18.0, 1.45, 6.75, 0.55, 0.5, 0.95, 0.05
+
+    def __init__(self, images: list[np.ndarray]) -> None:
+        aspect = images[0].shape[0] / images[0].shape[1] if images else 0.75
+        self.cell_width = (self.WIDTH - self.LEFT - self.RIGHT) / COLUMNS - self.GAP
+        self.cell_height = min(3.2, self.cell_width * aspect)
+        self.height = self.HEADER + 3 * (self.cell_height + self.GAP) + self.LOWER + self.BOTTOM
+        self.figure = Figure(figsize=(self.WIDTH, self.height), dpi=100, facecolor='white')
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        """An axes in the lower part; ``bottom`` is above the sheet's margin."""
+        bottom += self.BOTTOM
+        return self.figure.add_axes((left / self.WIDTH, bottom / self.height, width / self.WIDTH, height / self.height))
+
+    def cell(self, row: int, column: int) -> Axes:
+        """The axes of a frame; row 0 is the uppermost."""
+        bottom = self.LOWER + (2 - row) * (self.cell_height + self.GAP)
+        left = self.LEFT + column * (self.cell_width + self.GAP)
+        return self.axes(left, bottom, self.cell_width, self.cell_height)
+
+    def write(self, left: float, down: float, text: str, **options: Any) -> None:
+        """Text in the header: inches from the left and from the top."""
+        self.figure.text(left / self.WIDTH, 1 - down / self.height, text, va='center', **options)
+
+
+def _title(sheet: Sheet, recorded: Recorded, accuracy: Accuracy, name: str) -> None:
     status, node = recorded.status, recorded.status['node']
     parts = [
         recorded.network or 'network unknown',
@@ -62,21 +96,15 @@ def _title(figure: Figure, recorded: Recorded, accuracy: Accuracy, name: str) ->
         {Scale.METRIC: 'scale: metres', Scale.RELATIVE: 'scale: relative'}.get(recorded.scale, 'scale: unknown'),
         f'{recorded.epochs} epochs, the longest is shown' if recorded.epochs > 1 else '',
     ]
-    figure.text(0.045, 0.965, name, fontsize=20, fontweight='bold', va='center')
-    figure.text(0.045, 0.935, '   ·   '.join(x for x in parts if x), fontsize=12, color=GREY, va='center')
+    sheet.write(sheet.LEFT, 0.4, name, fontsize=22, fontweight='bold')
+    sheet.write(sheet.LEFT, 0.78, '   ·   '.join(x for x in parts if x), fontsize=13, color=GREY)
     if recorded.is_untrained:
-        figure.text(
-            0.945,
-            0.965,
-            'UNTRAINED NETWORK: noise, not a result',
-            fontsize=17,
-            fontweight='bold',
-            color='white',
-            ha='right',
-            va='center',
-            bbox={'boxstyle': 'round,pad=0.4', 'facecolor': WARNING, 'edgecolor': 'none'},
-        )
-    figure.text(0.945, 0.935, '   ·   '.join(figures(accuracy)), fontsize=12, color=GREY, ha='right', va='center')
+        box = {'boxstyle': 'round,pad=0.4', 'facecolor': WARNING, 'edgecolor': 'none'}
+        text = 'UNTRAINED NETWORK: noise, not a result'
+        right = sheet.WIDTH - sheet.RIGHT
+        sheet.write(right, 0.45, text, fontsize=19, fontweight='bold', color='white', ha='right', bbox=box)
+    else:
+        sheet.write(sheet.LEFT, 1.08, '   ·   '.join(figures(accuracy)), fontsize=13, color='black')
 
 
 def figures(accuracy: Accuracy) -> list[str]:
@@ -90,55 +118,46 @@ def figures(accuracy: Accuracy) -> list[str]:
     return words
 
 
-def _draw_frames(figure: Figure, place, recorded: Recorded, stamps: list[int], images: dict[int, np.ndarray]) -> None:
-    depths = recorded.images('/depth/image_rect', stamps)
+def _draw_frames(
+    sheet: Sheet,
+    recorded: Recorded,
+    stamps: list[int],
+    images: dict[int, np.ndarray],
+    depths: dict[int, np.ndarray],
+) -> None:
     confidences = recorded.images('/depth/confidence', stamps)
     together = np.concatenate([depth.ravel() for depth in depths.values()]) if depths else np.empty(0)
     scale = DepthRange.of(together, margin=1.0)
-    grid = place.subgridspec(3, COLUMNS, hspace=0.05, wspace=0.03)
-    start = stamps[0]
-    for column in range(COLUMNS):
-        axes = [figure.add_subplot(grid[row, column]) for row in range(3)]
-        for ax in axes:
+    for column, stamp in enumerate(stamps):
+        rows = [sheet.cell(row, column) for row in range(3)]
+        for ax in rows:
             _frame_only(ax)
-        if column >= len(stamps):
-            for ax in axes:
-                ax.set_visible(False)
-            continue
-        stamp = stamps[column]
-        axes[0].set_title(f't = {(stamp - start) * 1e-9:.2f} s', color=GREY, pad=4)
-        if stamp in images:
-            axes[0].imshow(images[stamp])
-        else:
-            _say(axes[0], 'input not at hand')
-        if stamp in depths and scale is not None:
-            axes[1].imshow(scale.colour(depths[stamp]))
-        else:
-            _say(axes[1], 'no depth')
-        if stamp in confidences:
-            axes[2].imshow(colour(confidences[stamp], cv2.COLORMAP_VIRIDIS))
-        else:
-            _say(axes[2], 'no confidence')
+        rows[0].set_title(f't = {(stamp - stamps[0]) * 1e-9:.2f} s', color=GREY, pad=4)
+        _show(rows[0], images.get(stamp), 'input not at hand')
+        _show(rows[1], scale.colour(depths[stamp]) if scale and stamp in depths else None, 'no depth')
+        confidence = colour(confidences[stamp], cv2.COLORMAP_VIRIDIS) if stamp in confidences else None
+        _show(rows[2], confidence, 'no confidence')
         if column == 0:
-            for ax, text in zip(axes, ('input', 'depth', 'confidence'), strict=True):
+            for ax, text in zip(rows, ('input', 'depth', 'confidence'), strict=True):
                 ax.set_ylabel(text, fontsize=12)
-        if column == min(COLUMNS, len(stamps)) - 1:
-            if scale is not None and scale.far > scale.near:
-                turbo = mpl.colormaps['turbo_r']
-                shown = mpl.cm.ScalarMappable(LogNorm(scale.near, scale.far), turbo)
-                bar = _bar(figure, axes[1], shown, f'depth, {UNITS[recorded.scale]}')
-                ticks = [scale.at(x) for x in (0, 0.25, 0.5, 0.75, 1)]
-                bar.set_ticks(ticks, labels=[f'{x:.3g}' for x in ticks])
-                bar.minorticks_off()
-            _bar(figure, axes[2], mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), 'viridis'), 'confidence')
-    figure.text(
-        0.945, 0.905, 'grey: unknown', fontsize=9, ha='right', va='center', color='white',
-        bbox={'boxstyle': 'square,pad=0.3', 'facecolor': np.array(UNKNOWN) / 255, 'edgecolor': 'none'},
-    )  # fmt: skip
+    if scale is not None:
+        shown = mpl.cm.ScalarMappable(LogNorm(scale.near, scale.far), mpl.colormaps['turbo_r'])
+        bar = _bar(sheet.figure, rows[1], shown, f'{UNITS[recorded.scale]} (grey: unknown)')
+        ticks = [scale.at(x) for x in (0, 0.25, 0.5, 0.75, 1)]
+        bar.set_ticks(ticks, labels=[f'{x:.3g}' for x in ticks])
+        bar.minorticks_off()
+    _bar(sheet.figure, rows[2], mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), 'viridis'), 'weight')
 
 
-def _bar(figure: Figure, beside: Axes, shown, label: str):
-    inset = beside.inset_axes((1.02, 0.0, 0.03, 1.0))
+def _show(ax: Axes, image: np.ndarray | None, instead: str) -> None:
+    if image is None:
+        _say(ax, instead)
+    else:
+        ax.imshow(image)
+
+
+def _bar(figure: Figure, beside: Axes, shown: mpl.cm.ScalarMappable, label: str) -> Colorbar:
+    inset = beside.inset_axes((1.02, 0.02, 0.03, 0.96))
     return figure.colorbar(shown, cax=inset, label=label)
 
 
@@ -177,35 +196,40 @@ def _draw_trajectory(top: Axes, side: Axes, recorded: Recorded, accuracy: Accura
         top.text(0.02, 0.02, accuracy.why, transform=top.transAxes, fontsize=9, color=WARNING)
 
 
-def _draw_clouds(axes: list[Axes], recorded: Recorded) -> None:
+def _draw_clouds(places: list[tuple[Axes, tuple[float, float]]], recorded: Recorded) -> None:
+    """places: two axes with their sizes in inches."""
     xyz, rgb = recorded.cloud
-    poses = recorded.trajectory.T_world_camera
-    for ax in axes:
+    for ax, _ in places:
         _frame_only(ax)
         if not len(xyz):
-            ax.set_title('cloud')
             _say(ax, 'no cloud was recorded')
     if not len(xyz):
         return
+    poses = recorded.trajectory.T_world_camera
     path = poses[:, :3, 3]
     low, high = np.percentile(xyz, (2, 98), axis=0)
+    low, high = np.minimum(low, path.min(0)), np.maximum(high, path.max(0))
     extent = float(np.linalg.norm(high - low))
-    # Voxels are about as dense as the points: the mean distance of neighbours on surfaces, from the number of points.
+    # Points lie on surfaces: their mean distance follows from how many there are.
     spacing = 0.9 * extent / np.sqrt(len(xyz))
-    middle = (low + high) / 2
     kept = ((xyz >= low - 0.2 * extent) & (xyz <= high + 0.2 * extent)).all(1)
+    (above, above_size), (behind, behind_size) = places
+
+    middle = (low + high) / 2
     heading = poses[0, :3, 2] * (1, 1, 0)
     heading /= max(float(np.linalg.norm(heading)), 1e-9)
     below = kept & (xyz[:, 2] <= path[:, 2].max() + 0.03 * extent)
-    above = look_at(middle - 0.55 * extent * heading + np.array([0, 0, 0.75 * extent]), middle)
-    axes[0].imshow(draw_cloud(xyz[below], rgb[below], above, (900, 760), spacing=spacing, path=path))
-    axes[0].set_title('cloud from above, cut at camera height; path red')
-    pose = poses[len(poses) // 2]
-    distance = float(np.median((xyz - pose[:3, 3]) @ pose[:3, 2]))
-    behind = pose.copy()
-    behind[:3, 3] += -0.35 * max(distance, 0.1 * extent) * pose[:3, 2]
-    axes[1].imshow(draw_cloud(xyz[kept], rgb[kept], behind, (900, 400), spacing=spacing, field_of_view=75))
-    axes[1].set_title('cloud from behind the camera, half way')
+    eye = look_at(middle - 0.45 * extent * heading + np.array([0, 0, 0.7 * extent]), middle)
+    size = (round(above_size[0] * 140), round(above_size[1] * 140))
+    above.imshow(draw_cloud(xyz[below], rgb[below], eye, size, spacing=spacing, path=path))
+    above.set_title('cloud from above, cut at camera height; path red')
+
+    eye = poses[len(poses) // 2].copy()
+    distance = float(np.median((xyz - eye[:3, 3]) @ eye[:3, 2]))
+    eye[:3, 3] -= 0.35 * max(distance, 0.1 * extent) * eye[:3, 2]
+    size = (round(behind_size[0] * 140), round(behind_size[1] * 140))
+    behind.imshow(draw_cloud(xyz[kept], rgb[kept], eye, size, spacing=spacing, field_of_view=80))
+    behind.set_title('cloud from behind the camera, half way')
 
 
 def _draw_tracks(ax: Axes, tracks: list, image: np.ndarray | None) -> None:

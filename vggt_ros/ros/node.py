@@ -6,6 +6,7 @@ Callbacks enqueue, one worker thread runs the network, results are published on 
 from __future__ import annotations
 
 import queue
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -183,7 +184,8 @@ class VGGTNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._topics = []
         self._worker.stop()
-        self._publish_results()
+        if self.context.ok():  # not after Ctrl-C: nothing can be published any more
+            self._publish_results()
         self._worker = None
         if self._transform is not None:
             self._transform.close()
@@ -328,7 +330,13 @@ def main(args: list[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # Ctrl-C takes the context away under whatever publishes at that moment: rclpy's RCLError is a RuntimeError.
+        if node.context.ok():
+            raise
     finally:
+        # ros2 launch and the terminal may both send the interrupt; the second must not tear the clean-up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.close()
         executor.shutdown()
         node.destroy_node()

@@ -38,6 +38,7 @@ def load(name: str, device: str | torch.device = 'cpu', heads: Sequence[str] = H
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = VGGT(EMBEDDED, heads)
-        # A pose head of pure noise may see no field of view at all; the middle of what cameras have is a neutral guess.
-        network.get_parameter('camera_head.pose_branch.fc2.bias').data[7:] = 1.0
+        # A pose head of pure noise may see no field of view at all; the middle of what cameras have is a neutral guess:
+        # about 1 rad, the sum of the head's four refinements.
+        network.get_parameter('camera_head.pose_branch.fc2.bias').data[7:] = 0.25
     return network.to(device), UNTRAINED

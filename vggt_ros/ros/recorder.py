@@ -66,7 +66,7 @@ OUTPUTS = {
 # These five belong together by their stamp; the tracks tell the epoch.
 JOINED = ('odometry', 'depth/image_rect', 'depth/confidence', 'points', 'tracks')
 QUIET = 0.5  # seconds without a message after which nothing more is on its way
-DIAGNOSTICS_EVERY = 1.5  # seconds within which a live node has told on /diagnostics which network it runs
+DIAGNOSTICS_EVERY = 1.5  # seconds within which a live node reports once more
 STRAGGLER = 4.0  # seconds to wait for what is missing of an image: DDS notices a loss after 3
 MOST_WAITING = 50  # images of which something is missing
 
@@ -93,6 +93,7 @@ class Recorder(Node):
         )
         self.failure: OutputError | None = None
         self.last_arrival = time.monotonic()
+        self.diagnosed = 0.0  # when the node last told on /diagnostics what it runs and has done
         self.deadline: int | None = None  # nanoseconds; what comes later is not recorded
         self._joined: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._joined_since: dict[int, float] = {}
@@ -205,11 +206,7 @@ class Recorder(Node):
         for status in message.status:
             if status.hardware_id.lstrip('/') == self._node_name:
                 self._details |= {entry.key: entry.value for entry in status.values}
-
-    @property
-    def knows_network(self) -> bool:
-        """Whether the node has said on /diagnostics which network it runs."""
-        return 'network' in self._details
+                self.diagnosed = time.monotonic()
 
     def finish(self) -> None:
         """Write what still waits and end all files. Raises OutputError."""
@@ -317,8 +314,8 @@ def main(args: list[str] | None = None) -> int:
 
 def _drain(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
     """Take in what is on its way: what comes in the next half second, and whatever waits already."""
-    end = time.monotonic() + DIAGNOSTICS_EVERY
-    while recorder.failure is None and not recorder.knows_network and time.monotonic() < end:
+    asked = time.monotonic()
+    while recorder.failure is None and recorder.diagnosed < asked > time.monotonic() - DIAGNOSTICS_EVERY:
         executor.spin_once(timeout_sec=0.1)
     recorder.deadline = time.time_ns() + int(QUIET * 1e9)
     recorder.last_arrival = time.monotonic()

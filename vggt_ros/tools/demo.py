@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import signal
 import sys
 import time
@@ -289,15 +290,10 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
 
 def _progress(*arguments: Any, **options: Any) -> tqdm:
     """A bar on a terminal; in a log file a line now and then."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        *arguments,
-        **options,
-        unit=' images',
-        file=sys.stderr,
-        mininterval=0.2 if terminal else 10,
-        dynamic_ncols=terminal,
-    )
+    interval = 0.2 if sys.stderr.isatty() else 10
+    columns, lines = shutil.get_terminal_size()  # never 0, as a terminal in a container may say
+    options |= {'unit': ' images', 'file': sys.stderr, 'mininterval': interval, 'ncols': columns, 'nrows': lines}
+    return tqdm(*arguments, **options)
 
 
 def _extent(sequence: sequences.Sequence) -> str:

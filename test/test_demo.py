@@ -129,6 +129,7 @@ def test_pictures_and_status_are_there(known):
     assert (status['state'], status['scale']) == ('TRACKING', 'RELATIVE')
     assert set(status['states_seen']) >= {'INITIALIZING', 'TRACKING'}
     assert status['node']['network'] == 'exact truth'
+    assert status['node']['windows'] == '11'
     drawn = cv2.imread(str(output / 'summary.png'))
     assert min(drawn.shape[:2]) > 1000
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10_000

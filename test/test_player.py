@@ -56,13 +56,17 @@ class Listener:
         self.player = Player(context=self.context, parameter_overrides=overrides)
 
     def __enter__(self):
-        threading.Thread(target=self.executor.spin, daemon=True).start()
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *exc_info):
         import rclpy
 
         self.executor.shutdown()
+        self.thread.join()
+        for node in (self.node, self.player):
+            node.destroy_node()  # else its latched messages live on into the next test
         rclpy.shutdown(context=self.context)
 
     def play(self, expected):

@@ -8,6 +8,7 @@ exactly the stamps and frame ids of the input.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -276,14 +278,17 @@ def _length(sequence: sequences.Sequence) -> int | None:
 
 def main(args: list[str] | None = None) -> int:
     """Play; exit code 2 with one line when the input cannot be read."""
-    rclpy.init(args=args)
+    # rclpy's own handling makes the context invalid in the middle of a publication.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         player = Player()
         player.play()
     except (OptionError, sequences.SequenceError, FileNotFoundError) as error:
         print(f'vggt_player: {error}', file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         return 0
     finally:
         rclpy.try_shutdown()

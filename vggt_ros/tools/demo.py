@@ -348,7 +348,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
 def main(arguments: list[str] | None = None, execute: Callable[[Settings], Any] = run) -> int:
     """Run the demo; the exit status. Ctrl-C and SIGTERM stop all processes and leave what was recorded."""
     settings = parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell that starts us in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         execute(settings)
     except sequences.SequenceError as error:

@@ -127,7 +127,7 @@ def private_environment(domain: int) -> dict[str, str]:
     if environment.get('ROS_DISTRO') == 'humble':
         environment['ROS_LOCALHOST_ONLY'] = '1'
     profile = share_folder() / 'config' / 'fastdds.xml'
-    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):  # before and from Kilted
         environment.setdefault(name, str(profile))
     # Python holds back what it prints into a pipe.
     return environment | {'PYTHONUNBUFFERED': '1', 'RCUTILS_COLORIZED_OUTPUT': '0'}

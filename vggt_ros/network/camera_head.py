@@ -45,4 +45,6 @@ class CameraHead(nn.Module):
             delta = self.pose_branch(self.trunk_norm(x))
             raw = delta if iteration == 0 else raw + delta
             encodings.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], dim=-1))
+            # Each round learns to correct the estimate it is given, whatever led there (as published).
+            raw = raw.detach()
         return encodings

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from scipy.spatial.transform import Rotation
 
+from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from vggt_ros import camera
 from vggt_ros.odometry.alignment import AlignmentError, Anchor, align, geometric_median, huber_mean, weighted_median
 from vggt_ros.odometry.odometry import R_MAP_OPTICAL, OdometryConfig, PredictionError

@@ -12,169 +12,22 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from vggt_ros import sequence as sequences
 from vggt_ros.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, fresh_folder, writing
 from vggt_ros.tools import summary
-from vggt_ros.tools.processes import Child, free_domain, private_environment, share_folder
+from vggt_ros.tools.live_run import DemoError, LiveRun, Settings, progress, tell
+from vggt_ros.tools.processes import share_folder
 from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure
 
 FRAMES, SIZE, WORLD = 60, (320, 240), 'room'
-LOGS = 'logs'
-# The rest of a recorder's work is the cloud, which may take its time.
-RECORDER_PATIENCE = 120.0
-PROGRESS = re.compile(r'(\d+)(?: of (\d+))? (?:images )?played, (\d+) accounted for')
-REFUSAL = re.compile(r'cannot configure: (.*)')
-UNTRAINED = re.compile(r'network: untrained')
-TROUBLE = re.compile(r'\[(WARN|ERROR|FATAL)\]|^Traceback|^\w*Error: ')
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; code: the exit status."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass
-class Settings:
-    """What to run. input: None = synthetic. node: further parameters of the VGGT node by name."""
-
-    input: Path | None = None
-    output: Path = Path('demo_output')
-    topic: str | None = None
-    fps: float | None = None
-    frame_stride: int = 1
-    limit: int | None = None
-    seed: int = 0
-    node: dict[str, Any] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
-    node_command: Sequence[str] = (sys.executable, '-m', 'vggt_ros.ros.node')
-
-
-class Run:
-    """One run of the demo: the processes, from start to stop."""
-
-    def __init__(self, settings: Settings, sequence: sequences.Sequence, folder: Path) -> None:
-        self._settings, self._sequence, self._folder = settings, sequence, folder
-        self._refusal = ''
-        self._bar: tqdm | None = None
-        self.children: list[Child] = []
-
-    def execute(self) -> None:
-        """Start, wait for the end, stop everything in every case. Raises DemoError or OutputError."""
-        domain = free_domain()
-        environment = private_environment(domain)
-        logs = self._folder / LOGS
-        _say(f'starting node, player and recorder on ROS_DOMAIN_ID {domain}; their logs are in {logs}')
-        try:
-            with writing(logs):
-                logs.mkdir(parents=True, exist_ok=True)
-                python = (sys.executable, '-m')
-                self._start('vggt', self._settings.node_command, self._node_parameters(), environment)
-                self._start(
-                    'vggt_recorder', (*python, 'vggt_ros.ros.recorder'), {'output': str(self._folder)}, environment
-                )
-                self._start('vggt_player', (*python, 'vggt_ros.ros.player'), self._player_parameters(), environment)
-            self._watch()
-        finally:
-            self._stop()
-        _, recorder, _ = self.children
-        if recorder.code:
-            raise DemoError(recorder.epitaph(), recorder.code if recorder.code > 0 else 1)
-
-    def _start(
-        self, name: str, command: Sequence[str], parameters: dict[str, Any], environment: dict[str, str]
-    ) -> None:
-        # A file keeps every value what it is, whatever characters a path has.
-        file = self._folder / LOGS / f'{name}.yaml'
-        file.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
-        full = [*command, '--ros-args', '--params-file', str(file)]
-        if name == 'vggt':
-            for override in self._settings.overrides:
-                full += ['-p', override]
-        log = self._folder / LOGS / f'{name}.log'
-        self.children.append(Child(name, full, log, environment, lambda line: self._on_line(name, line)))
-
-    def _node_parameters(self) -> dict[str, Any]:
-        first = next(iter(self._sequence))
-        parameters: dict[str, Any] = {'mode': 'every_frame', 'tf_mode': 'camera', 'autostart': True}
-        if isinstance(first.image, sequences.CompressedImage):
-            parameters['image_transport'] = 'compressed'
-        if first.calibration is None:
-            parameters['calibration'] = 'predicted'  # nothing to wait for
-        return parameters | self._settings.node
-
-    def _player_parameters(self) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            'path': str(self._sequence.path),
-            'topic': settings.topic or '',
-            'fps': float(settings.fps or 0),
-            'stride': settings.frame_stride,
-            'limit': settings.limit or 0,
-            'rate': 0.0,
-            # The recorder passes the node's status on when both are ready and connected.
-            'follow': 'vggt_recorder/status',
-            'max_in_flight': max(16, 2 * int(settings.node.get('stride', 1))),
-            'start_delay': 0.5,
-            'report_every': 0.5,
-        }
-
-    def _on_line(self, name: str, line: str) -> None:
-        """Called for every line that a process writes, from its own thread."""
-        if name == 'vggt_player' and (found := PROGRESS.search(line)):
-            self._on_progress(int(found[3]), int(found[2]) if found[2] else None)
-            return
-        if name == 'vggt' and (found := REFUSAL.search(line)):
-            self._refusal = found[1]
-        if name == 'vggt' and UNTRAINED.search(line):
-            tqdm.write('the network is UNTRAINED: what comes is noise, not a result', file=sys.stderr)
-        if TROUBLE.search(line):
-            tqdm.write(f'{name}: {line}', file=sys.stderr)
-
-    def _on_progress(self, done: int, total: int | None) -> None:
-        if self._bar is not None:
-            self._bar.total = total
-            self._bar.set_description_str('solving', refresh=False)
-            self._bar.update(done - self._bar.n)
-
-    def _watch(self) -> None:
-        """Until the player has ended. Raises DemoError when something else ends first."""
-        node, recorder, player = self.children
-        started = told = time.monotonic()
-        with _progress(desc='loading the network') as self._bar:
-            while player.code is None:
-                time.sleep(0.05)
-                if self._refusal:
-                    raise DemoError(f'the VGGT node could not start: {self._refusal}')
-                for child in (node, recorder):
-                    if child.code is not None:
-                        raise DemoError(child.epitaph(), child.code if child is recorder and child.code > 0 else 1)
-                if self._bar.n == 0 and time.monotonic() - told > 30:
-                    told = time.monotonic()
-                    tqdm.write(f'nothing solved after {told - started:.0f} s: still loading, or slow', file=sys.stderr)
-        if player.code:
-            raise DemoError(player.epitaph(), player.code if player.code > 0 else 1)
-
-    def _stop(self) -> None:
-        """The player first, so that nothing new comes; the node last: the recorder still asks who it was."""
-        for name, patience in (('vggt_player', 10.0), ('vggt_recorder', RECORDER_PATIENCE), ('vggt', 20.0)):
-            for child in self.children:
-                if child.name == name:
-                    child.stop(patience)
 
 
 def run(settings: Settings) -> Path:
@@ -182,19 +35,19 @@ def run(settings: Settings) -> Path:
     _check_overrides(settings.overrides)
     folder = fresh_folder(settings.output)
     if folder != settings.output:
-        _say(f'{settings.output} holds a recording already: this one goes to {folder}')
+        tell(f'{settings.output} holds a recording already: this one goes to {folder}')
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _fetch_weights(settings.node)
     sequence = _open(settings, folder)
     name = settings.input.absolute().name if settings.input else f'synthetic {WORLD}, seed {settings.seed}'
-    _say(f'input: {name}{_extent(sequence)}')
-    Run(settings, sequence, folder).execute()
+    tell(f'input: {name}{_extent(sequence)}')
+    LiveRun(settings, sequence, folder).execute()
     try:
         recorded = Recorded(folder)
     except RecordedError as error:
         raise DemoError(str(error)) from error
-    _say('comparing with the truth and drawing')
+    tell('comparing with the truth and drawing')
     accuracy = measure(recorded, sequence)
     with writing(folder / SUMMARY):
         summary.draw(recorded, sequence, accuracy, name, folder / SUMMARY)
@@ -226,7 +79,7 @@ def render(path: Path, seed: int, frames: int) -> None:
     way = trajectory.make_trajectory(world, 'handheld', seed, frames)
     K = synthetic.default_intrinsics(SIZE)
     stream = synthetic.render_frames(world, way, K, SIZE)
-    write_folder(path, _progress(stream, desc='rendering the input', total=frames), K, SIZE)
+    write_folder(path, progress(stream, desc='rendering the input', total=frames), K, SIZE)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
@@ -288,23 +141,11 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
     return '\n'.join(lines)
 
 
-def _progress(*arguments: Any, **options: Any) -> tqdm:
-    """A bar on a terminal; in a log file a line now and then."""
-    interval = 0.2 if sys.stderr.isatty() else 10
-    columns, lines = shutil.get_terminal_size()  # never 0, as a terminal in a container may say
-    options |= {'unit': ' images', 'file': sys.stderr, 'mininterval': interval, 'ncols': columns, 'nrows': lines}
-    return tqdm(*arguments, **options)
-
-
 def _extent(sequence: sequences.Sequence) -> str:
     try:
         return f', {len(sequence)} images'
     except TypeError:
         return ''
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def parse(arguments: list[str] | None = None) -> Settings:

@@ -3,6 +3,7 @@
 The node activates itself (parameter ``autostart``); ``autostart:=false`` leaves that to a lifecycle manager.
 """
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -14,6 +15,8 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 SHARE = Path(get_package_share_directory('vggt_ros'))
+# The variable's names before and since Kilted; other middlewares do not read them.
+FAST_DDS_PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 ARGUMENTS = {
     'image': (
@@ -44,6 +47,13 @@ PARAMETERS = {
 }
 
 
+def large_shared_memory() -> dict[str, str]:
+    """Environment of the node: shared memory that holds its images (config/fastdds.xml), unless a profile is set."""
+    if any(name in os.environ for name in FAST_DDS_PROFILES):
+        return {}
+    return dict.fromkeys(FAST_DDS_PROFILES, str(SHARE / 'config' / 'fastdds.xml'))
+
+
 def generate_launch_description() -> LaunchDescription:
     """One lifecycle node, and RViz if wanted."""
     declared = [
@@ -64,6 +74,7 @@ def generate_launch_description() -> LaunchDescription:
             ('camera_info', camera_info),
         ],
         arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        additional_env=large_shared_memory(),
         output='screen',
         emulate_tty=True,
     )

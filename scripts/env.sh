@@ -24,6 +24,8 @@ _folder=("$VIRTUAL_ENV"/lib/python3.*)
 export PYTHONPATH=$_install/lib/${_folder##*/}/site-packages
 export ROS_VERSION=2 ROS_PYTHON_VERSION=3 ROS_DISTRO=jazzy RMW_IMPLEMENTATION=rmw_fastrtps_cpp
 export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
+# Shared memory that holds whole images, see the file.
+export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_root/config/fastdds.xml}
 # rclpy wants to write its log below HOME, which a service or a container may not have.
 export ROS_LOG_DIR=${ROS_LOG_DIR:-$_root/.workspace/log/ros}
 

@@ -26,8 +26,8 @@ class Trajectory:
 
     @property
     def stamps(self) -> np.ndarray:
-        """(F,) int64 nanoseconds."""
-        return np.round(self.times * 1e9).astype(np.int64)
+        """(F,) int64 nanoseconds. Time 0 has stamp 1 s: a stamp of 0 means "no time" to ROS."""
+        return np.round((self.times + 1) * 1e9).astype(np.int64)
 
 
 def look_at(position: np.ndarray, target: np.ndarray, roll: np.ndarray | float = 0.0) -> np.ndarray:

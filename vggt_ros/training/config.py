@@ -1,0 +1,280 @@
+"""What a training is, as one file: frozen dataclasses filled from YAML or JSON, every field named when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from vggt_ros.network import HEADS, ConfigError, VGGTConfig
+from vggt_ros.synthetic import places, trajectory
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the curriculum.
+
+    until: step at which the next stage begins; the last one lasts for the rest of the training.
+    frames: least and most frames of a window; every step draws one number.
+    rate: least and most pictures per second of the camera paths, drawn log-uniformly: slow is wide motion.
+    overlap: least share of common surface of each frame of a window with one of the others.
+    clutter: least and most clutter of the worlds, 1 = as in :func:`vggt_ros.synthetic.places.make_world`.
+    worlds, paths: kind -> weight.
+    longest: longest image side in pixels.
+    """
+
+    until: int
+    frames: tuple[int, int]
+    rate: Pair
+    overlap: float
+    clutter: Pair
+    worlds: dict[str, float]
+    paths: dict[str, float]
+    longest: int
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the network is shown.
+
+    frames_per_step: frames of a step's windows together. worlds: rendered together; frames: of each world.
+    slots: so many renderings are kept; uses: so often each is shown before it is replaced, with other frames, order and
+    colours each time. aspects: 'WIDTHxHEIGHT' in any unit -> weight. fov: least and most degrees over
+    the longer side. bare, mirrors: share of worlds with blank walls, with mirrors and glass. shadows: share of
+    renderings with cast shadows. jitter: strength of colour changes, 1 = usual. noise: largest standard deviation of
+    sensor noise, 1 = white. queries: tracked points per window.
+    folders: recordings to train on instead of worlds (see dataset.py), for one's own robot.
+    """
+
+    frames_per_step: int
+    worlds: int
+    frames: int
+    slots: int
+    uses: int
+    aspects: dict[str, float]
+    fov: Pair
+    bare: float
+    mirrors: float
+    shadows: float
+    jitter: float
+    noise: float
+    queries: int
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and constants of the losses, in the names of losses.py.
+
+    camera, translation, rotation, fov: weight of the camera loss and of its parts. depth, point, track: of the others
+    (lambda = 0.05 in the paper). epsilon: Huber's. alpha: of log confidence. pose_discount, track_discount: of earlier
+    iterations. visibility: weight of both binary entropies inside the track loss.
+    depth_frames: share of a window's frames whose depth is predicted; track_windows: share of the windows that are
+    tracked; track_iterations: of the tracker. Shares below 1 save time: frames of one window teach much the same.
+    """
+
+    camera: float
+    translation: float
+    rotation: float
+    fov: float
+    depth: float
+    point: float
+    track: float
+    epsilon: float
+    alpha: float
+    pose_discount: float
+    track_discount: float
+    visibility: float
+    depth_frames: float
+    track_windows: float
+    track_iterations: int
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a trapezoid: linear warm-up, constant, linear decay to 0 over the last ``decay`` share of the steps.
+
+    The constant part may be made longer after the fact (``--steps``). clip: largest norm of all gradients together.
+    ema: decay of the exponential mean of the weights, which is what is validated and exported.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    betas: Pair
+    warmup: int
+    decay: float
+    clip: float
+    ema: float
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """steps: of the whole training. seed: of everything. precision: 'bfloat16', 'float32' or 'auto', for attention and
+    dense heads; cameras, tracker, losses and weights are always float32. save_minutes, validate_steps: how often the
+    state is written and the network validated. compile: torch.compile. workers: processes that build worlds, -1 = by
+    the machine. weights: a checkpoint to start from. frozen: patterns (fnmatch) of parameters that stay as they are.
+    """
+
+    steps: int
+    seed: int
+    precision: str
+    save_minutes: float
+    validate_steps: int
+    compile: bool = False
+    workers: int = -1
+    weights: str = ''
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The whole of it. network: fields of VGGTConfig. heads: the ones to train."""
+
+    network: VGGTConfig
+    heads: tuple[str, ...]
+    data: DataConfig
+    stages: tuple[Stage, ...]
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        problems = [text for text in self._problems() if text]
+        if problems:
+            raise ConfigError('; '.join(problems))
+
+    def _problems(self) -> list[str]:
+        data, run, patch = self.data, self.run, self.network.patch_size
+        problems = [f'heads: {head!r} is not one of {", ".join(HEADS)}' for head in self.heads if head not in HEADS]
+        problems += ['stages: at least one is needed'] * (not self.stages)
+        problems += [f'run.precision: {run.precision!r} is not auto, bfloat16 or float32'] * (
+            run.precision not in ('auto', 'bfloat16', 'float32')
+        )
+        for name in ('frames_per_step', 'worlds', 'frames', 'slots', 'uses', 'queries'):
+            problems += [f'data.{name} must be positive'] * (getattr(data, name) < 1)
+        problems += ['run.steps must be positive'] * (run.steps < 1)
+        problems += ['optimizer.decay is a share'] * (not 0 <= self.optimizer.decay <= 1)
+        problems += [f'data.fov {data.fov} must lie between 1 and 170 degrees'] * (
+            not 1 <= data.fov[0] <= data.fov[1] <= 170
+        )
+        for aspect in data.aspects:
+            sides = aspect.split('x')
+            problems += [f'data.aspects: {aspect!r} is not like 4x3'] * (
+                len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides)
+            )
+        for number, stage in enumerate(self.stages):
+            name = f'stages[{number}]'
+            low, high = stage.frames
+            problems += [f'{name}.frames {stage.frames} must lie between 2 and data.frames {data.frames}'] * (
+                not 2 <= low <= high <= data.frames
+            )
+            problems += [f'{name}.rate must be positive and ordered'] * (not 0 < stage.rate[0] <= stage.rate[1])
+            problems += [f'{name}.longest {stage.longest} is not a multiple of the patch size {patch}'] * (
+                stage.longest < patch or stage.longest % patch != 0
+            )
+            for kinds, known in ((stage.worlds, places.KINDS), (stage.paths, trajectory.KINDS)):
+                problems += [
+                    f'{name}: no kind {kind!r}; there are {", ".join(known)}' for kind in kinds if kind not in known
+                ]
+                problems += [f'{name}: the weights of the kinds must be positive'] * (
+                    not kinds or min(kinds.values()) <= 0
+                )
+        untils = [stage.until for stage in self.stages[:-1]]
+        problems += ['stages: until must increase'] * (untils != sorted(set(untils)))
+        return problems
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        return next((stage for stage in self.stages[:-1] if step < stage.until), self.stages[-1])
+
+
+def load(path: str | Path) -> TrainConfig:
+    """Read a YAML or (``.json``) JSON file. Raises ConfigError naming the file and the field."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding='utf-8')
+    except OSError as error:
+        raise ConfigError(f'{path}: {error.strerror}') from error
+    try:
+        return from_dict(_parse(path, text))
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from error
+
+
+def _parse(path: Path, text: str) -> Any:
+    if path.suffix == '.json':
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f'not JSON: {error}') from error
+    try:
+        import yaml
+    except ImportError as error:
+        raise ConfigError('PyYAML is missing: install it, or write the same fields as a .json file') from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'not YAML: {error}') from error
+
+
+def from_dict(values: Any) -> TrainConfig:
+    """The configuration of nested mappings. Raises ConfigError naming missing, unknown and mistyped fields."""
+    return _build(TrainConfig, values, '')
+
+
+def to_dict(config: Any) -> Any:
+    """The inverse of :func:`from_dict`, of plain types only."""
+    if is_dataclass(config):
+        return {field.name: to_dict(getattr(config, field.name)) for field in fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    return [to_dict(value) for value in config] if isinstance(config, (tuple, list)) else config
+
+
+def _build(kind: Any, value: Any, name: str) -> Any:
+    """``value`` as ``kind``, a type as it stands in the dataclasses above; ``name``: where it stands in the file."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is VGGTConfig:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{name} must be a mapping, not {value!r}')
+        return VGGTConfig.from_dict(value)
+    if is_dataclass(kind):
+        return _build_dataclass(kind, value, name)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{name} must be a mapping, not {value!r}')
+        return {str(key): _build(arguments[1], one, f'{name}.{key}') for key, one in value.items()}
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{name} must be a list, not {value!r}')
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) != len(value):
+            raise ConfigError(f'{name} needs {len(inner)} entries, not {len(value)}')
+        return tuple(_build(one, part, f'{name}[{i}]') for i, (one, part) in enumerate(zip(inner, value, strict=True)))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f'{name} must be {kind.__name__}, not {value!r}')
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, name: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{name or "the configuration"} must be a mapping, not {value!r}')
+    hints, prefix = typing.get_type_hints(kind), f'{name}.' if name else ''
+    unknown = [str(key) for key in value if key not in hints]
+    missing = [
+        field.name
+        for field in fields(kind)
+        if field.name not in value and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if unknown or missing:
+        parts = [f'missing {", ".join(prefix + key for key in missing)}'] * bool(missing)
+        parts += [f'unknown {", ".join(prefix + key for key in unknown)}'] * bool(unknown)
+        raise ConfigError('; '.join(parts))
+    return kind(**{key: _build(hints[key], one, prefix + key) for key, one in value.items()})

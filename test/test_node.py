@@ -508,6 +508,25 @@ def test_second_parent_is_refused():
         assert not tf
 
 
+def test_the_tracker_rests_while_nobody_listens():
+    asked = []
+
+    class Watching(ExactPredictor):
+        def predict(self, frames, depth=None, queries=None):
+            asked.append(queries is not None)
+            return super().predict(frames, depth, queries)
+
+    with Rig(Watching(poses(9))) as rig:
+        rig.play(range(4))
+        assert rig.settled()
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        assert wait_until(rig.node._outputs.tracks_wanted)
+        rig.play(range(4, 9))
+        assert wait_until(lambda: len(tracks) == 5)
+        assert asked == [False] * 3 + [True] * 5
+        assert set(tracks[0].id) & set(tracks[-1].id)
+
+
 def test_live_mode_takes_the_newest_and_counts_the_rest():
     class Slow(ExactPredictor):
         def predict(self, frames, depth=None, queries=None):

@@ -43,9 +43,10 @@ class Pipeline:
         self.tracker.reset()
         self._waiting.clear()
 
-    def process(self, frames: Sequence[Frame]) -> list[Result]:
+    def process(self, frames: Sequence[Frame], track: bool = True) -> list[Result]:
         """Solve a window with these new frames, oldest first; empty while too few frames have come to begin.
 
+        track: whether anybody wants tracks; without, the tracker rests and its tracks end.
         Raises AlignmentError or PredictionError when the window was no use (its frames are dropped, the map stays) and
         WindowTooLargeError when even half of the window does not fit into the device's memory.
         """
@@ -56,20 +57,23 @@ class Pipeline:
         self._waiting = []
         started = time.perf_counter()
         try:
-            prediction = self._predict(window)
+            prediction = self._predict(window, track)
         except WindowTooLargeError:
             # Once: half the window from now on. A second failure is the caller's to report.
             self.odometry.shrink(max(2, len(window.frames) // 2))
             window = self.odometry.plan(window.frames[-window.new :])
             assert window is not None
-            prediction = self._predict(window)
+            prediction = self._predict(window, track)
         self.window_seconds = time.perf_counter() - started
         estimates = self.odometry.update(window, prediction)
         slots = range(len(window.frames) - window.new, len(window.frames))
         tracks = self.tracker.update(prediction, slots, estimates)
         return [Result(*pair) for pair in zip(estimates, tracks, strict=True)]
 
-    def _predict(self, window: Window) -> WindowPrediction:
+    def _predict(self, window: Window, track: bool) -> WindowPrediction:
+        if not track:
+            self.tracker.end_all()
+            return self.predictor.predict(window.frames, window.depth)
         reference = window.frames[0]
         queries = self.tracker.queries(reference, self.predictor.pixel_map(reference.size))
         return self.predictor.predict(window.frames, window.depth, queries)

@@ -43,8 +43,11 @@ class Tracker:
     def reset(self) -> None:
         """End all tracks; ids begin at 0 again (only with a new epoch)."""
         self._next_id = 0
-        self._live = _Live(np.zeros(0, np.uint64), np.zeros((0, 2)), np.zeros(0, np.uint32))
-        self._asked = self._live
+        self.end_all()
+
+    def end_all(self) -> None:
+        """End all tracks; their ids are not used again."""
+        self._live = self._asked = _Live(np.zeros(0, np.uint64), np.zeros((0, 2)), np.zeros(0, np.uint32))
 
     def queries(self, frame: Frame, pixel_map: camera.PixelMap) -> np.ndarray | None:
         """(Q, 2) network pixels of slot 0, which is ``frame``: live tracks first, then new points; None without any.

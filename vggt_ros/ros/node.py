@@ -129,7 +129,13 @@ class VGGTNode(LifecycleNode):
         )
         self._paused = False
         self._worker = Worker(
-            self._pipeline, self._mailbox, make_frame, self._problems, self._statistics, self._guard.trigger
+            self._pipeline,
+            self._mailbox,
+            make_frame,
+            self._problems,
+            self._statistics,
+            self._guard.trigger,
+            self._outputs.tracks_wanted,
         )
         self._worker.start()
         self._subscribe(settings['image_transport'], every_frame, settings['queue_size'])

@@ -51,6 +51,10 @@ class Outputs:
             kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
         )
 
+    def tracks_wanted(self) -> bool:
+        """Whether anybody listens to tracks: the tracker is the most expensive of the heads."""
+        return _wanted(self.tracks)
+
     def close(self) -> None:
         """Destroy all publishers."""
         for publisher in (
@@ -92,7 +96,7 @@ class Outputs:
         self._publish_depth(estimate, in_camera)
         if _wanted(self.points):
             self.points.publish(messages.to_points(estimate, in_camera))
-        if _wanted(self.tracks):
+        if self.tracks_wanted():
             self.tracks.publish(messages.to_tracks(result.tracks, estimate, in_camera))
 
     def _publish_depth(self, estimate: Estimate, head: Header) -> None:

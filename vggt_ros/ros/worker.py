@@ -56,7 +56,7 @@ class Statistics:
 class Worker(threading.Thread):
     """Runs until ``stop``. results holds at most two batches: a slow executor holds the worker back, not the memory.
 
-    notify: called from this thread after every batch, to wake the executor.
+    notify: called from this thread after every batch, to wake the executor. tracks_wanted: whether to run the tracker.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Worker(threading.Thread):
         problems: Problems,
         statistics: Statistics,
         notify: Callable[[], None],
+        tracks_wanted: Callable[[], bool],
     ) -> None:
         super().__init__(name='vggt_worker', daemon=True)
         self._pipeline = pipeline
@@ -75,6 +76,7 @@ class Worker(threading.Thread):
         self._problems = problems
         self._statistics = statistics
         self._notify = notify
+        self._tracks_wanted = tracks_wanted
         self._reset = threading.Event()
         self._stopping = threading.Event()
         self._size: tuple[int, int] | None = None
@@ -119,7 +121,7 @@ class Worker(threading.Thread):
         self._unanswered += len(frames)
         window_limit = self._pipeline.odometry.config.window
         try:
-            results = self._pipeline.process(frames)
+            results = self._pipeline.process(frames, self._tracks_wanted())
         except (AlignmentError, PredictionError) as error:
             return self._refuse('window', f'window dropped: {error}')
         except (WindowTooLargeError, DeviceError) as error:

@@ -158,18 +158,21 @@ class Benchmark:
         self.network(images, queries)
 
 
-def table(rows: list[tuple[str, Measured, Measured]]) -> str:
-    """The rows as text: engine and plain pass one above the other, the ratio last."""
-    parts = [part for part in PARTS if any(measured.part(part) for row in rows for measured in row[1:])]
-    head = f'{"window":<30}{"":<10}' + ''.join(f'{part:>13}' for part in parts)
-    lines = [head + f'{"total [s]":>13}{"peak [MiB]":>13}{"ratio":>9}']
-    for name, stream, plain in rows:
-        ratio = statistics.median(stream.total) / statistics.median(plain.total)
-        for label, measured in (('plain', plain), ('streaming', stream)):
-            line = f'{name if measured is plain else "":<30}{label:<10}'
-            line += ''.join(f'{measured.part(part):>13.3f}' for part in parts)
-            line += f'{statistics.median(measured.total):>13.3f}{statistics.median(measured.memory):>13.0f}'
-            lines.append(line + (f'{ratio:>9.3f}' if measured is stream else ''))
+def heading(parts: Sequence[str]) -> str:
+    """The names of the columns; the ratio of the totals comes last."""
+    names = ''.join(f'{part:>13}' for part in parts)
+    return f'{"window":<30}{"":<10}{names}{"total [s]":>13}{"peak [MiB]":>13}{"ratio":>9}'
+
+
+def rows(name: str, stream: Measured, plain: Measured, parts: Sequence[str]) -> str:
+    """Plain pass and engine, one above the other."""
+    ratio = statistics.median(stream.total) / statistics.median(plain.total)
+    lines = []
+    for label, measured in (('plain', plain), ('streaming', stream)):
+        line = f'{name if measured is plain else "":<30}{label:<10}'
+        line += ''.join(f'{measured.part(part):>13.3f}' for part in parts)
+        line += f'{statistics.median(measured.total):>13.3f}{statistics.median(measured.memory):>13.0f}'
+        lines.append(line + (f'{ratio:>9.3f}' if measured is stream else ''))
     return '\n'.join(lines)
 
 
@@ -200,15 +203,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     benchmark = Benchmark(network, device, precision, (height, width))
     steps = [(frames, new) for frames in options.frames for new in sorted({*options.new, frames}) if new <= frames]
-    rows = []
-    with tqdm(total=2 * options.runs * len(steps), unit='pass', disable=not sys.stderr.isatty()) as bar:
-        for frames, new in steps:
-            name = f'{frames} frames, {new} new, {options.size}'
-            rows.append((name, *benchmark.row(frames, new, options.queries, options.runs, bar)))
+    parts = [part for part in PARTS if part != 'tracks' or options.queries]
     where = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
     print(f'{options.network}, {precision}, {where}, torch {torch.__version__}, {torch.get_num_threads()} threads,')
     print(f'Python {platform.python_version()}; medians of {options.runs} interleaved runs')
-    print(table(rows))
+    print(heading(parts), flush=True)
+    for frames, new in steps:
+        # On stderr and gone when the row is there: the table stays clean.
+        with tqdm(total=2 * options.runs, unit='pass', leave=False, disable=not sys.stderr.isatty()) as bar:
+            measured = benchmark.row(frames, new, options.queries, options.runs, bar)
+        print(rows(f'{frames} frames, {new} new, {options.size}', *measured, parts), flush=True)
     return 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -135,7 +135,9 @@ def _detached(scene: Scene) -> Scene:
 def _attached(scene: Scene, device: torch.device) -> Scene:
     """The inverse of :func:`_detached`, on a device."""
     arrays = {field.name: getattr(scene, field.name) for field in fields(scene)}
-    tensors = {k: torch.from_numpy(value).to(device) for k, value in arrays.items() if isinstance(value, np.ndarray)}
+    tensors: dict[str, Any] = {
+        name: torch.from_numpy(value).to(device) for name, value in arrays.items() if isinstance(value, np.ndarray)
+    }
     return replace(scene, **tensors, bank=texture_bank(device))
 
 

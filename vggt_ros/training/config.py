@@ -73,7 +73,8 @@ class LossConfig:
 
     camera, translation, rotation, fov: weight of the camera loss and of its parts. depth, point, track: of the others
     (lambda = 0.05 in the paper). epsilon: Huber's. alpha: of log confidence. pose_discount, track_discount: of earlier
-    iterations. visibility: weight of both binary entropies inside the track loss.
+    iterations. visibility: weight of both binary entropies inside the track loss. matching: weight of finding
+    the tracked points by their features alone, which is not in the paper.
     depth_frames: share of a window's frames whose depth is predicted; track_windows: share of the windows that are
     tracked; track_iterations: of the tracker. Shares below 1 save time: frames of one window teach much the same.
     """
@@ -90,6 +91,7 @@ class LossConfig:
     pose_discount: float
     track_discount: float
     visibility: float
+    matching: float
     depth_frames: float
     track_windows: float
     track_iterations: int

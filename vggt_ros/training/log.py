@@ -12,7 +12,7 @@ _PARTS = {
     'camera': ('translation', 'rotation', 'fov'),
     'depth': ('error', 'gradient', 'confidence'),
     'point': ('error', 'gradient', 'confidence'),
-    'track': ('position', 'visibility', 'confidence'),
+    'track': ('position', 'visibility', 'confidence', 'matching'),
 }
 
 

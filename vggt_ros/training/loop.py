@@ -74,7 +74,7 @@ class Trainer:
         self._pending: list[tuple[int, Tensor, Tensor]] = []
         self._validation: Validation | None = None
         saved = state.load(folder) if resume else None
-        self.network = self._make_network(fresh=saved is None).to(device)
+        self.network = self._make_network().to(device)
         optim.freeze(self.network, config.run.frozen)
         if device.type == 'cuda':
             torch.set_float32_matmul_precision('high')
@@ -87,19 +87,13 @@ class Trainer:
         if config.run.compile:
             self._compile()
 
-    def _make_network(self, fresh: bool) -> VGGT:
+    def _make_network(self) -> VGGT:
         config = self.config
         if config.run.weights:
             from vggt_ros.network import checkpoint  # needs safetensors
 
             return checkpoint.load(config.run.weights, heads=config.heads, config=config.network).train()
-        network = VGGT(config.network, config.heads)
-        init.initialise(network, config.run.seed)
-        if fresh and config.network.patch_embed == 'conv':
-            batch = next(self._batches(config, self.device, 0))
-            network.to(self.device)
-            init.whiten(network, batch.images.flatten(0, 1))
-        return network.train()
+        return init.fresh_network(config.network, config.heads, config.run.seed).train()
 
     def _compile(self) -> None:
         """Fuse what is made of many small kernels; one compilation serves all blocks and all window sizes."""
@@ -121,6 +115,7 @@ class Trainer:
             batch.images,
             depth_frames=draw_depth_frames(rng, frames, config.loss.depth_frames),
             queries=batch.queries,
+            tracked=max(1, round(config.loss.track_windows * len(batch.images))),
             iterations=config.loss.track_iterations,
             dtype=self.dtype,
         )

@@ -93,6 +93,31 @@ def track_position(tracks: Sequence[Tensor], target: Tensor, visible: Tensor, di
     return total / seen.sum().clamp(min=1)
 
 
+def matching(features: Tensor, maps: Tensor, target: Tensor, visible: Tensor) -> Tensor:
+    """Cross entropy of finding each query's point in whole feature maps by its feature alone, over visible points.
+
+    Not in the paper: it teaches the tracker's features to tell places apart long before the tracker can use them.
+    features: (B, Q, C) of the queries; maps: (B, S, h, w, C); target: (B, S, Q, 2) in pixels of the maps; visible:
+    (B, S, Q) bool. The probability of a place is the softmax over the map of features . map / sqrt(C), interpolated
+    between its four pixels. Frame 0 holds the queries and does not count.
+    """
+    height, width, channels = maps.shape[2:]
+    seen = visible[:, 1:]
+    logits = torch.einsum('bqc,bsnc->bsqn', features, maps[:, 1:].flatten(2, 3)) / channels**0.5
+    place = torch.where(seen[..., None], target[:, 1:].float(), 0)
+    low = place.floor()
+    probability = torch.zeros_like(place[..., 0])
+    normaliser = logits.logsumexp(-1)
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        pixel = low + low.new_tensor(corner)
+        weight = (1 - (place - pixel).abs()).clamp(min=0).prod(-1)
+        x, y = pixel[..., 0].clamp(0, width - 1), pixel[..., 1].clamp(0, height - 1)
+        logit = logits.gather(-1, (y * width + x).long()[..., None])[..., 0]
+        probability = probability + weight * (logit - normaliser).exp()
+    entropy = -torch.where(seen, probability.clamp(min=1e-12), 1).log()
+    return entropy.sum() / seen.sum().clamp(min=1)
+
+
 def binary(probability: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
     """Binary cross entropy of a probability (B, S, Q), over the judged points of all frames but the first."""
     probability = probability[:, 1:].float().clamp(1e-6, 1 - 1e-6)

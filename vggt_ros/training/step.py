@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from vggt_ros.network import VGGT
 from vggt_ros.network.config import SPECIAL_TOKENS
 from vggt_ros.network.layers import rope_table
-from vggt_ros.training import losses
+from vggt_ros.network.track_head import STRIDE, sample
+from vggt_ros.training import losses, targets
 from vggt_ros.training.config import LossConfig
 from vggt_ros.training.windows import Batch
 
@@ -38,8 +39,8 @@ class Outputs(NamedTuple):
     """What the heads say about a batch, where they exist.
 
     pose: four encodings (B, S, 9). frames: the slots of depth and points. depth (B, D, H, W, 1) and points
-    (B, D, H, W, 3) with their confidences (B, D, H, W). tracks: (T, S, Q, 2) after every iteration; visibility,
-    confidence: (T, S, Q).
+    (B, D, H, W, 3) with their confidences (B, D, H, W). tracks: (T, S, Q, 2) of the first T windows after every
+    iteration; visibility, confidence: (T, S, Q). maps: (B, S, h, w, C), the features that the tracker correlates.
     """
 
     pose: list[Tensor] | None
@@ -49,6 +50,7 @@ class Outputs(NamedTuple):
     tracks: list[Tensor] | None
     visibility: Tensor | None
     confidence: Tensor | None
+    maps: Tensor | None
 
 
 def low_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -68,13 +70,15 @@ def predict(
     *,
     depth_frames: Sequence[int],
     queries: Tensor | None = None,
+    tracked: int | None = None,
     iterations: int = 4,
     dtype: torch.dtype = torch.float32,
 ) -> Outputs:
     """Windows (B, S, 3, H, W) -> what the heads say.
 
-    depth_frames: the slots whose depth and points are wanted. queries: (T, Q, 2) pixels of the first frames of the
-    first T windows, None for no tracking. dtype: of attention and dense heads; cameras and tracker are float32.
+    depth_frames: the slots whose depth and points are wanted. queries: (B, Q, 2) pixels of the first frames, None for
+    no tracking; they are followed in the first ``tracked`` windows, None = all. dtype: of attention and dense heads;
+    cameras and tracker are float32.
     """
     batch, frames = images.shape[:2]
     aggregator, patch = network.aggregator, network.config.patch_size
@@ -92,24 +96,24 @@ def predict(
     pose = None if network.camera_head is None else network.camera_head(features.camera)
 
     chosen = list(depth_frames)
-    dense = []
+    dense: list[tuple[Tensor, Tensor] | None] = []
     for head in (network.depth_head, network.point_head):
         if head is None or not chosen:
             dense.append(None)
             continue
         with low_precision(images.device, dtype):
-            value, confidence = head.predict([layer[:, chosen].flatten(0, 1) for layer in features.patches], grid)
-        dense.append((value.unflatten(0, (batch, -1)), confidence.unflatten(0, (batch, -1))))
+            value, sigma = head.predict([layer[:, chosen].flatten(0, 1) for layer in features.patches], grid)
+        dense.append((value.unflatten(0, (batch, -1)), sigma.unflatten(0, (batch, -1))))
 
-    tracks, visibility, confidence = None, None, None
-    if network.track_head is not None and queries is not None and len(queries):
+    tracks, visibility, confidence, maps = None, None, None, None
+    if network.track_head is not None and queries is not None and queries.numel():
+        tracker = network.track_head.tracker
         with low_precision(images.device, dtype):
-            maps = network.track_head.feature_extractor(
-                [layer[: len(queries)].flatten(0, 1) for layer in features.patches], grid
-            )
-        maps = maps.float().unflatten(0, (len(queries), frames))
-        tracks, visibility, confidence = network.track_head.tracker(maps, queries, iterations)
-    return Outputs(pose, chosen, dense[0], dense[1], tracks, visibility, confidence)
+            maps = network.track_head.feature_extractor([layer.flatten(0, 1) for layer in features.patches], grid)
+        maps = maps.float().unflatten(0, (batch, frames))
+        tracks, visibility, confidence = tracker(maps[:tracked], queries[:tracked], iterations)
+        maps = tracker.fmap_norm(maps.permute(0, 1, 3, 4, 2))
+    return Outputs(pose, chosen, dense[0], dense[1], tracks, visibility, confidence, maps)
 
 
 def loss_parts(outputs: Outputs, batch: Batch, config: LossConfig) -> dict[str, Tensor]:
@@ -129,14 +133,18 @@ def loss_parts(outputs: Outputs, batch: Batch, config: LossConfig) -> dict[str, 
             terms = losses.dense(*dense, wanted, known, config.alpha)
             parts |= {f'{name}_{term}': weight * value for term, value in terms.items()}
     if outputs.tracks is not None and outputs.visibility is not None and outputs.confidence is not None:
-        tracks = batch.tracks
-        near = (outputs.tracks[-1].detach() - tracks.uv).norm(dim=-1) < CONFIDENT_PIXELS
+        followed = targets.Tracks(*(field[: len(outputs.visibility)] for field in batch.tracks))
+        near = (outputs.tracks[-1].detach() - followed.uv).norm(dim=-1) < CONFIDENT_PIXELS
         parts['track_position'] = config.track * losses.track_position(
-            outputs.tracks, tracks.uv, tracks.visible, config.track_discount
+            outputs.tracks, followed.uv, followed.visible, config.track_discount
         )
         weight = config.track * config.visibility
-        parts['track_visibility'] = weight * losses.binary(outputs.visibility, tracks.visible, tracks.judged)
-        parts['track_confidence'] = weight * losses.binary(outputs.confidence, near & tracks.visible, tracks.judged)
+        parts['track_visibility'] = weight * losses.binary(outputs.visibility, followed.visible, followed.judged)
+        parts['track_confidence'] = weight * losses.binary(outputs.confidence, near & followed.visible, followed.judged)
+    if config.matching and outputs.maps is not None:
+        features = sample(outputs.maps[:, 0], batch.queries / STRIDE)
+        found = losses.matching(features, outputs.maps, batch.tracks.uv / STRIDE, batch.tracks.visible)
+        parts['track_matching'] = config.matching * found
     return parts
 
 

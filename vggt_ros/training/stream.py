@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def rendered(config: TrainConfig, device: torch.device, first: int) -> Iterator[
     loader = DataLoader(
         _Plans(config),
         batch_size=None,
-        sampler=births(first, config.data),  # type: ignore[arg-type]
+        sampler=births(first, config.data),
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
         multiprocessing_context='fork' if workers else None,
@@ -75,18 +76,25 @@ def rendered(config: TrainConfig, device: torch.device, first: int) -> Iterator[
         yield render_plan(one, device)
 
 
-def _as_it_is(item: Plan) -> Plan:
+def _as_it_is(item: Any) -> Any:
     return item
 
 
 ClipSource = Callable[[TrainConfig, torch.device, int], Iterator[Clips]]
 
 
-def batches(
-    config: TrainConfig, device: torch.device, first: int = 0, source: ClipSource = rendered
-) -> Iterator[Batch]:
+def source_of(config: TrainConfig) -> ClipSource:
+    """Where clips come from: recordings if the configuration names any, else rendered worlds."""
+    if not config.data.folders:
+        return rendered
+    from vggt_ros.training.dataset import recorded  # needs OpenCV
+
+    return recorded
+
+
+def batches(config: TrainConfig, device: torch.device, first: int = 0) -> Iterator[Batch]:
     """The batches of steps ``first``, ``first + 1``, ... without end."""
-    data, clips = config.data, source(config, device, first)
+    data, clips = config.data, source_of(config)(config, device, first)
     shown: dict[int, tuple[int, Clips]] = {}
     step = first
     while True:
@@ -107,7 +115,6 @@ def draw_batch(config: TrainConfig, clips: Clips, number: int, step: int) -> Bat
     windows = max(1, data.frames_per_step // count)
     places = rng.permutation(np.arange(windows) % len(clips.depth))
     frames = choose_frames(clips.overlap, places, count, stage.overlap, rng)
-    tracked = max(1, round(config.loss.track_windows * windows)) if 'track' in config.heads else 0
     return assemble(
         clips,
         places,
@@ -115,6 +122,5 @@ def draw_batch(config: TrainConfig, clips: Clips, number: int, step: int) -> Bat
         rng,
         jitter=data.jitter,
         noise=data.noise,
-        tracked=tracked,
-        queries=data.queries,
+        queries=data.queries if 'track' in config.heads else 0,
     )

@@ -52,9 +52,7 @@ def _window_batch(clips: Clips, queries: int, rng: np.random.Generator) -> Batch
     """All frames of every clip in order, as they are."""
     places, frames = np.arange(len(clips.depth)), clips.depth.shape[1]
     order = np.tile(np.arange(frames), (len(places), 1))
-    return assemble(
-        clips, places, order, rng, jitter=0, noise=0, tracked=len(places) if queries else 0, queries=queries, mirrored=0
-    )
+    return assemble(clips, places, order, rng, jitter=0, noise=0, queries=queries, mirrored=0)
 
 
 def add_scores(scores: metrics.Scores, outputs: Outputs, batch: Batch) -> None:

@@ -17,7 +17,7 @@ class Batch:
     """B windows of S frames; the first of each is the world.
 
     images: (B, S, 3, H, W) in [0, 1]. truth: see :class:`vggt_ros.training.targets.Geometry`.
-    queries: (T, Q, 2) pixels of the first frame, for the first T windows; tracks: where they are in all S frames.
+    queries: (B, Q, 2) pixels of the first frame; tracks: where they are in all S frames.
     """
 
     images: Tensor
@@ -53,7 +53,6 @@ def assemble(
     *,
     jitter: float,
     noise: float,
-    tracked: int,
     queries: int,
     mirrored: float = 0.5,
 ) -> Batch:
@@ -61,7 +60,7 @@ def assemble(
 
     mirrored: share of the windows that are shown as in a mirror, world and all.
     jitter, noise: see :mod:`vggt_ros.training.augment`.
-    tracked: how many windows get ``queries`` points to follow.
+    queries: points to follow, per window.
     """
     device = clips.depth.device
     row, column = torch.from_numpy(places).to(device)[:, None], torch.from_numpy(frames).to(device)
@@ -70,9 +69,9 @@ def assemble(
     flip = torch.from_numpy(rng.random(len(places)) < mirrored).to(device)
     images, depth, T_world_camera, K = mirror(images, depth, T_world_camera, K, flip)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    chosen, points_z = draw_queries(depth[:tracked, 0], queries, generator)
-    first = torch.zeros(tracked, dtype=torch.long, device=device)
-    tracks = targets.follow(chosen, points_z, first, depth[:tracked], T_world_camera[:tracked], K[:tracked])
+    chosen, points_z = draw_queries(depth[:, 0], queries, generator)
+    first = torch.zeros(len(places), dtype=torch.long, device=device)
+    tracks = targets.follow(chosen, points_z, first, depth, T_world_camera, K)
     # A window whose first frame knows too little depth repeats pixels of unknown depth; nobody can follow those.
     followed = (points_z > 0)[:, None]
     tracks = tracks._replace(visible=tracks.visible & followed, judged=tracks.judged & followed)

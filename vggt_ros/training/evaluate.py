@@ -33,7 +33,7 @@ SIZE = (224, 168)
 FRAMES = 8
 QUERIES = 64
 PATHS = ('handheld', 'orbit', 'drone', 'corridor', 'car', 'loop')
-RATE = (1.5, 6.0)  # pictures per second, log-uniform
+RATE = (2.0, 10.0)  # pictures per second, log-uniform
 FOV = (50.0, 90.0)  # degrees, uniform
 
 GOALS = {

@@ -55,6 +55,7 @@ class VGGTNode(LifecycleNode):
         self._problems = Problems(self.get_logger())
         self._worker: Worker | None = None
         self._paused = False
+        self._tracks_wanted = False
         self._epoch_published = 0
         self._latest: Estimate | None = None
         self._last_status: tuple = ()
@@ -135,7 +136,7 @@ class VGGTNode(LifecycleNode):
             self._problems,
             self._statistics,
             self._guard.trigger,
-            self._outputs.tracks_wanted,
+            lambda: self._tracks_wanted,
         )
         self._worker.start()
         self._subscribe(settings['image_transport'], every_frame, settings['queue_size'])
@@ -222,6 +223,8 @@ class VGGTNode(LifecycleNode):
         if self._intake.restarted:
             self._intake.restarted = False
             self._begin_epoch()
+        # Asked here, not on the worker: Ctrl-C takes the context away, and only the executor expects that.
+        self._tracks_wanted = self._outputs.tracks_wanted()
         self._statistics.count('dropped', self._mailbox.put(incoming))
 
     def _begin_epoch(self) -> None:

@@ -14,6 +14,14 @@ from vggt_ros.network import VGGT, ConfigError, VGGTConfig
 from vggt_ros.training import config as configuration
 from vggt_ros.training import state
 from vggt_ros.training.loop import Trainer, TrainingError
+from vggt_ros.types import DeviceError
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not positive')
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,11 +43,13 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser('evaluate', help='figures, baselines and plots on unseen worlds')
     evaluate.add_argument('--weights', default='', help='checkpoint file or hub id; default: the embedded network')
-    evaluate.add_argument('--worlds', type=int, default=200, help='number of worlds, one window each (200)')
+    evaluate.add_argument('--worlds', type=_positive, default=200, help='number of worlds, one window each (200)')
     evaluate.add_argument('--size', type=int, default=0, help="longest image side in pixels (the network's)")
-    evaluate.add_argument('--plots', type=Path, metavar='DIR', help='draw plots into this folder')
-    evaluate.add_argument('--table', type=Path, metavar='FILE', help='write the table to this file, too')
+    evaluate.add_argument(
+        '--output', type=Path, metavar='DIR', help='write evaluation.md and its plots into this folder'
+    )
     evaluate.add_argument('--device', default='cpu', help='torch device (cpu)')
+    evaluate.add_argument('--threads', type=int, default=0, help="CPU threads of torch; 0 = torch's choice")
     return parser
 
 
@@ -47,36 +57,45 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit status."""
     args = _parser().parse_args(arguments)
     try:
+        if getattr(args, 'threads', 0):
+            torch.set_num_threads(args.threads)
         if args.command == 'train':
-            return _train(args)
-        if args.command == 'export':
-            return _export(args.state, args.weights)
-        from vggt_ros.training import evaluate  # needs OpenCV and scipy, which training does not
+            _train(args)
+        elif args.command == 'export':
+            _export(args.state, args.weights)
+        else:
+            from vggt_ros.training import evaluate  # needs OpenCV and scipy, which training does not
 
-        return evaluate.run(args.weights, args.worlds, args.size, args.plots, args.table, args.device)
-    except (ValueError, OSError, RuntimeError) as error:
-        if not isinstance(error, (ConfigError, TrainingError, state.StateError, OSError)):
-            raise
+            evaluate.run(args.weights, args.worlds, args.size, args.output, args.device)
+    except _explained() as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    return 0
 
 
-def _train(args: argparse.Namespace) -> int:
+def _explained() -> tuple[type[Exception], ...]:
+    """The errors whose message tells a user what to do."""
+    known = (ConfigError, DeviceError, TrainingError, state.StateError, OSError)
+    try:
+        from vggt_ros.network.checkpoint import CheckpointError  # needs safetensors, without which it cannot occur
+    except ImportError:
+        return known
+    return (*known, CheckpointError)
+
+
+def _train(args: argparse.Namespace) -> None:
     config = configuration.load(args.config)
     if args.steps:
         config = replace(config, run=replace(config.run, steps=args.steps))
-    if args.threads:
-        torch.set_num_threads(args.threads)
     trainer = Trainer(config, args.output, torch.device(args.device), resume=args.resume)
     count = sum(parameter.numel() for parameter in trainer.network.parameters())
     print(f'{count / 1e6:.2f} M parameters on {args.device} in {str(trainer.dtype).removeprefix("torch.")}', flush=True)
     with _Progress(config.run.steps, trainer.step) as progress:
         complete = trainer.run(args.minutes, progress.show)
     print(f'{"complete" if complete else "stopped"} at step {trainer.step}, {trainer.minutes:.1f} minutes')
-    return 0
 
 
-def _export(folder: Path, path: Path) -> int:
+def _export(folder: Path, path: Path) -> None:
     from vggt_ros.network import checkpoint  # needs safetensors
 
     saved = state.load(folder)
@@ -84,7 +103,6 @@ def _export(folder: Path, path: Path) -> int:
     network.load_state_dict(saved['ema'])
     checkpoint.save(network, path, torch.float16)
     print(f'{path}: {path.stat().st_size / 1e6:.1f} MB, step {saved["step"]}')
-    return 0
 
 
 class _Progress:

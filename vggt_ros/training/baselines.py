@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations, pairwise
 
 import cv2
 import numpy as np
 
-from vggt_ros import camera
 from vggt_ros.camera import PixelMap
-from vggt_ros.training import metrics
 from vggt_ros.types import Frame, TrackPrediction, WindowPrediction
 
 _FOV = 70.0  # degrees
@@ -54,17 +53,27 @@ class Still:
         )
 
 
-def sift_poses(images: Sequence[np.ndarray], K: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-    """(i, j) -> T_j_i (4, 4) with a translation of length 1, by SIFT, ratio test, RANSAC on the essential matrix.
+_DETECTORS: dict[str, tuple[Callable[[], cv2.Feature2D], int]] = {
+    'SIFT': (cv2.SIFT.create, cv2.NORM_L2),
+    # ORB's usual margin of 31 pixels would leave half of a small picture.
+    'ORB': (partial(cv2.ORB.create, nfeatures=2000, edgeThreshold=15), cv2.NORM_HAMMING),
+}
 
-    K is the true one. Pairs without enough matches are left out.
+
+def essential_poses(
+    images: Sequence[np.ndarray], K: np.ndarray, detector: str = 'SIFT'
+) -> dict[tuple[int, int], np.ndarray]:
+    """(i, j) -> T_j_i (4, 4) with a translation of length 1, by features, ratio test, RANSAC on the essential matrix.
+
+    detector: 'SIFT' or 'ORB'. K is the true one. Pairs without enough matches are left out.
     """
-    sift, matcher = cv2.SIFT.create(), cv2.BFMatcher()
-    found = [sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in images]
+    create, norm = _DETECTORS[detector]
+    features, matcher = create(), cv2.BFMatcher(norm)
+    found = [features.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in images]
     poses = {}
     for i, j in combinations(range(len(images)), 2):
         (points_i, words_i), (points_j, words_j) = found[i], found[j]
-        if words_i is None or words_j is None or len(words_j) < 2:
+        if words_i is None or words_j is None:
             continue
         best = [pair for pair in matcher.knnMatch(words_i, words_j, k=2) if len(pair) == 2]
         good = [one for one, other in best if one.distance < _RATIO * other.distance]
@@ -102,30 +111,3 @@ def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np
     """Where points (Q, 1, 2) moved to, and whether that is known (Q,)."""
     moved, status, _ = cv2.calcOpticalFlowPyrLK(before, after, points, points.copy(), winSize=(15, 15), maxLevel=3)
     return np.asarray(moved), np.asarray(status)[:, 0] > 0
-
-
-def add_classical(
-    scores: metrics.Scores,
-    frames: Sequence[Frame],
-    K: np.ndarray,
-    T_world_camera: np.ndarray,
-    median_depth: float,
-    queries: np.ndarray,
-    uv: np.ndarray,
-    visible: np.ndarray,
-) -> None:
-    """Score SIFT poses and KLT tracks of a window; pairs without a pose count as wrong as can be."""
-    images = [frame.image for frame in frames]
-    poses, T_true = sift_poses(images, K), camera.invert(T_world_camera)
-    rotations, directions = [], []
-    for i, j in combinations(range(len(images)), 2):
-        true = T_true[j] @ T_world_camera[i]
-        if np.linalg.norm(true[:3, 3]) <= metrics.SMALLEST_BASELINE * median_depth:
-            continue
-        ours = poses.get((i, j))
-        rotations.append(180.0 if ours is None else float(metrics.rotation_angle(ours[:3, :3].T @ true[:3, :3])))
-        directions.append(180.0 if ours is None else float(metrics.angle_between(ours[:3, 3], true[:3, 3])))
-    scores.rotation.append(np.array(rotations))
-    scores.direction.append(np.array(directions))
-    tracked, visibility = klt_tracks(images, queries)
-    scores.add_tracks(tracked, visibility, uv, visible, images[0].shape[1])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+
+from vggt_ros import camera
 
 LARGEST_ANGLE = 30  # degrees, of AUC@30
 SMALLEST_BASELINE = 0.05  # of the median depth; below it a direction of translation means nothing
@@ -29,24 +33,37 @@ def rotation_angle(R: np.ndarray) -> np.ndarray:
     return np.degrees(np.where(np.isfinite(angle), angle, np.pi))
 
 
-def pair_errors(T: np.ndarray, T_true: np.ndarray, median_depth: float) -> tuple[np.ndarray, np.ndarray]:
-    """Errors in degrees of the relative rotation and of the direction of the relative translation, over all pairs of
-    frames that are further apart than SMALLEST_BASELINE median depths. T, T_true: (S, 4, 4) camera-from-world."""
-    rotations, directions = [], []
-    for i, j in combinations(range(len(T)), 2):
-        true = T_true[j] @ np.linalg.inv(T_true[i])
-        if np.linalg.norm(true[:3, 3]) <= SMALLEST_BASELINE * median_depth:
+class PairErrors(NamedTuple):
+    """Of P pairs of frames. rotation, direction: (P,) degrees. baseline: (P,) distance of the two true cameras, in
+    median depths of the window."""
+
+    rotation: np.ndarray
+    direction: np.ndarray
+    baseline: np.ndarray
+
+
+def relative_poses(T: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+    """Poses (S, 4, 4) camera-from-world -> the transform from camera i to camera j of every pair i < j."""
+    back = camera.invert(T)
+    return {(i, j): T[j] @ back[i] for i, j in combinations(range(len(T)), 2)}
+
+
+def pair_errors(poses: Mapping[tuple[int, int], np.ndarray], T_true: np.ndarray, median_depth: float) -> PairErrors:
+    """Errors of the relative rotation and of the direction of the relative translation, over all pairs of frames that
+    are further apart than SMALLEST_BASELINE median depths; 180 degrees where ``poses`` lacks the pair.
+
+    poses: as :func:`relative_poses` gives them, their translations of any scale. T_true: (S, 4, 4) camera-from-world.
+    """
+    rotations, directions, baselines = [], [], []
+    for pair, true in relative_poses(T_true).items():
+        baseline = float(np.linalg.norm(true[:3, 3])) / median_depth
+        if baseline <= SMALLEST_BASELINE:
             continue
-        ours = T[j] @ _inverse(T[i])
-        rotations.append(rotation_angle(ours[:3, :3].T @ true[:3, :3]))
-        directions.append(angle_between(ours[:3, 3], true[:3, 3]))
-    return np.array(rotations), np.array(directions)
-
-
-def _inverse(T: np.ndarray) -> np.ndarray:
-    inverse = np.eye(4)
-    inverse[:3, :3], inverse[:3, 3] = T[:3, :3].T, -T[:3, :3].T @ T[:3, 3]
-    return inverse
+        ours = poses.get(pair)
+        rotations.append(180.0 if ours is None else float(rotation_angle(ours[:3, :3].T @ true[:3, :3])))
+        directions.append(180.0 if ours is None else float(angle_between(ours[:3, 3], true[:3, 3])))
+        baselines.append(baseline)
+    return PairErrors(np.array(rotations), np.array(directions), np.array(baselines))
 
 
 def auc(errors: np.ndarray, largest: int = LARGEST_ANGLE) -> float:
@@ -69,35 +86,35 @@ def depth_errors(depth: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, floa
 
 @dataclass
 class Scores:
-    """Figures of many windows, filled one window at a time."""
+    """Figures of many windows, filled one window at a time: every list that is filled has one entry for each.
 
-    rotation: list[np.ndarray] = field(default_factory=list)
-    direction: list[np.ndarray] = field(default_factory=list)
+    pairs: errors of the poses. absrel, inliers: of the depth. focal: (S,) relative errors. tracked, visibility: of the
+    tracks. NaN where a window has nothing to judge.
+    """
+
+    pairs: list[PairErrors] = field(default_factory=list)
     absrel: list[float] = field(default_factory=list)
     inliers: list[float] = field(default_factory=list)
-    focal: list[float] = field(default_factory=list)
+    focal: list[np.ndarray] = field(default_factory=list)
     tracked: list[float] = field(default_factory=list)
     visibility: list[float] = field(default_factory=list)
 
     def add_poses(self, T: np.ndarray, T_true: np.ndarray, median_depth: float) -> None:
         """(S, 4, 4) camera-from-world each; the pairs of one window."""
-        rotation, direction = pair_errors(T, T_true, median_depth)
-        self.rotation.append(rotation)
-        self.direction.append(direction)
+        self.pairs.append(pair_errors(relative_poses(T), T_true, median_depth))
 
     def add_depth(self, depth: np.ndarray, truth: np.ndarray) -> None:
         """(D, H, W) each; NaN or 0 in the truth is unknown."""
         errors, scale = depth_errors(depth, truth)
-        if np.isfinite(scale):
-            known = np.isfinite(depth) & (depth > 0) & np.isfinite(truth) & (truth > 0)
-            ratio = scale * depth[known].astype(np.float64) / truth[known]
-            self.absrel.append(float(errors.mean()))
-            self.inliers.append(float((np.maximum(ratio, 1 / ratio) < INLIER).mean()))
+        known = np.isfinite(depth) & (depth > 0) & np.isfinite(truth) & (truth > 0)
+        ratio = scale * depth[known].astype(np.float64) / truth[known]
+        self.absrel.append(_mean(errors))
+        self.inliers.append(_mean(np.maximum(ratio, 1 / ratio) < INLIER))
 
     def add_focal(self, K: np.ndarray, K_true: np.ndarray) -> None:
         """(S, 3, 3) each: the relative error of the focal length, the mean of x and y, by frame."""
         ours, true = (one[:, [0, 1], [0, 1]].mean(-1) for one in (K, K_true))
-        self.focal += list(np.nan_to_num(np.abs(ours / true - 1), nan=1.0))
+        self.focal.append(np.nan_to_num(np.abs(ours / true - 1), nan=1.0))
 
     def add_tracks(
         self, uv: np.ndarray, visibility: np.ndarray, uv_true: np.ndarray, visible: np.ndarray, width: int
@@ -105,22 +122,28 @@ class Scores:
         """uv, uv_true: (S, Q, 2) in pixels of an image of this width; visibility: (S, Q) in [0, 1]; visible: (S, Q)."""
         seen = visible[1:]
         near = np.linalg.norm(uv[1:] - uv_true[1:], axis=-1) * TRACK_WIDTH / width < TRACK_PIXELS
-        if seen.any():
-            self.tracked.append(float(near[seen].mean()))
-        if seen.size:
-            self.visibility.append(float(((visibility[1:] > 0.5) == seen).mean()))
+        self.tracked.append(_mean(near[seen]))
+        self.visibility.append(_mean((visibility[1:] > 0.5) == seen))
+
+    def of(self, windows: Sequence[int]) -> Scores:
+        """The scores of some of the windows."""
+        return Scores(*([values[i] for i in windows] if values else [] for values in vars(self).values()))
+
+    @property
+    def pooled(self) -> PairErrors:
+        """The pairs of all windows."""
+        return PairErrors(*(np.concatenate(one) for one in zip(*self.pairs, strict=True))) if self.pairs else _NO_PAIRS
 
     def figures(self) -> dict[str, float]:
         """The table: pooled over pairs for poses, over frames for the focal length, the mean over windows otherwise."""
-        rotation = np.concatenate(self.rotation) if self.rotation else np.zeros(0)
-        direction = np.concatenate(self.direction) if self.direction else np.zeros(0)
+        pairs = self.pooled
         return {
-            'auc30': auc(np.maximum(rotation, direction)),
-            'rotation': _median(rotation),
-            'direction': _median(direction),
+            'auc30': auc(np.maximum(pairs.rotation, pairs.direction)),
+            'rotation': _median(pairs.rotation),
+            'direction': _median(pairs.direction),
             'absrel': _mean(self.absrel),
             'inliers': _mean(self.inliers),
-            'focal': _median(np.array(self.focal)),
+            'focal': _median(np.concatenate(self.focal)) if self.focal else float('nan'),
             'tracked': _mean(self.tracked),
             'visibility': _mean(self.visibility),
         }
@@ -129,8 +152,14 @@ class Scores:
 FIGURES = ('auc30', 'rotation', 'direction', 'absrel', 'inliers', 'focal', 'tracked', 'visibility')
 
 
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float('nan')
+_NO_PAIRS = PairErrors(*[np.zeros(0)] * 3)
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    """Of what is not NaN; NaN without any."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float('nan')
 
 
 def _median(values: np.ndarray) -> float:

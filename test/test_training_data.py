@@ -292,6 +292,22 @@ def test_recordings_with_holes_are_refused_by_name(recording, tmp_path, name, me
         dataset.Recording.read(without(recording, tmp_path, name), 56, 14)
 
 
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('images/000004.png', 'no picture', r'000004\.png: cannot be read'),
+        ('depth/000002.png', 'no picture', r'000002\.png: not a 16-bit'),
+        ('poses.txt', '1.0 0 0 0 0 0 0\n', r'poses\.txt:1: 7 values instead of'),
+        ('intrinsics.yaml', 'fx: [', r'intrinsics\.yaml'),
+    ],
+)
+def test_broken_files_of_a_recording_are_named(recording, tmp_path, name, content, message):
+    copy_of = without(recording, tmp_path, name)
+    (copy_of / name).write_text(content)
+    with pytest.raises(dataset.DatasetError, match=message):
+        dataset.Recording.read(copy_of, 56, 14)
+
+
 def test_a_missing_pose_is_named(recording, tmp_path):
     copy_of = without(recording, tmp_path, 'depth/000000.png')
     poses = (copy_of / 'poses.txt').read_text().splitlines()

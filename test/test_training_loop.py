@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from vggt_ros.network import ConfigError, checkpoint
 from vggt_ros.training import __main__ as command
 from vggt_ros.training import config as configuration
 from vggt_ros.training import optim, state, step, stream
+from vggt_ros.training.log import Log
 from vggt_ros.training.loop import Trainer, TrainingError, choose_dtype
 
 torch.set_num_threads(1)
@@ -201,6 +203,78 @@ def test_a_loss_that_is_not_finite_is_named_and_the_state_survives(tmp_path):
     assert Trainer(config, tmp_path, CPU, resume=True).step == 2
 
 
+class FullFile:
+    """A file on a full disk."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class FullDisk:
+    """Opens files like Path.open; while ``full``, those that match are without room for a single byte."""
+
+    def __init__(self, monkeypatch, suffix):
+        self.full, real = False, Path.open
+
+        def opened(path, *arguments, **options):
+            file = real(path, *arguments, **options)
+            return FullFile(file) if self.full and path.name.endswith(suffix) else file
+
+        monkeypatch.setattr(Path, 'open', opened)
+
+
+def test_a_full_disk_stops_the_training_and_the_last_state_goes_on(tmp_path, monkeypatch):
+    config = training_small.config(**{'run.save_minutes': 0.0})
+    disk, kept = FullDisk(monkeypatch, '.part'), {}
+
+    def filling(config, device, first=0):
+        for number, batch in enumerate(stream.batches(config, device, first)):
+            if number == 2:
+                kept.update({path.name: path.read_bytes() for path in tmp_path.glob('state*')})
+                disk.full = True
+            yield batch
+
+    with pytest.raises(state.StateError, match=r'state of step 3 to .*No space left on device.*--resume'):
+        Trainer(config, tmp_path, CPU, batches=filling).run()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    disk.full = False
+    resumed = Trainer(config, tmp_path, CPU, resume=True)
+    assert resumed.step == 2
+    assert resumed.run()
+
+
+def test_a_full_disk_under_the_log_is_told(tmp_path, monkeypatch):
+    log = Log(tmp_path / 'log.csv', ['depth'])
+    log.add({'step': 1, 'loss': 2.0})
+    disk = FullDisk(monkeypatch, 'log.csv')
+    disk.full = True
+    with pytest.raises(state.StateError, match=r'log\.csv: No space left on device.*--resume'):
+        log.add({'step': 2, 'loss': 1.0})
+    disk.full = False
+    assert [row['step'] for row in log.read()] == ['1']
+
+
+def test_a_log_is_cut_to_the_state_and_loses_a_broken_row(tmp_path):
+    log = Log(tmp_path / 'log.csv', ['depth'])
+    for number in (10, 20, 30):
+        log.add({'step': number, 'loss': number / 7})
+    with log.path.open('a') as file:
+        file.write('15,0.3,')  # the disk was full
+    log.cut(20)
+    assert [(row['step'], row['loss']) for row in log.read()] == [('10', '1.42857'), ('20', '2.85714')]
+    log.add({'step': 30, 'loss': 1.0})
+    assert [row['step'] for row in log.read()] == ['10', '20', '30']
+
+
 def test_a_time_limit_ends_cleanly_and_the_next_run_goes_on(tmp_path):
     config = training_small.config()
     assert not Trainer(config, tmp_path, CPU).run(minutes=0)
@@ -289,6 +363,7 @@ def test_an_interrupted_write_leaves_the_old_state(tmp_path, monkeypatch, failin
         state.save(tmp_path, EXAMPLE, 2, part_bytes=2000)
     monkeypatch.undo()
     assert state.load(tmp_path)['step'] == 1
+    (tmp_path / '.state-0000002.1of9.part').touch()  # of a process that was killed
     state.save(tmp_path, {'step': 3}, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['state-0000003.1of1', state.MANIFEST]
 
@@ -345,3 +420,21 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert 'bad.json: missing network, heads, data' in capsys.readouterr().err
     assert command.main(['export', '--state', str(tmp_path), '--weights', str(tmp_path / 'w.safetensors')]) == 1
     assert 'state.json is missing' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('change', 'complaint'),
+    [
+        ({'data.folders': ['FOLDER/nothing']}, 'nothing does not exist'),
+        ({'data.folders': ['FOLDER']}, 'neither pictures'),
+        ({'run.weights': 'FOLDER/no.safetensors'}, 'no.safetensors'),
+    ],
+)
+def test_the_command_names_what_it_cannot_train_with(tmp_path, capsys, change, complaint):
+    change = json.loads(json.dumps(change).replace('FOLDER', str(tmp_path)))
+    values = configuration.to_dict(training_small.config(**change))
+    values['network'] = network_fields(training_small.config())
+    (tmp_path / 'small.json').write_text(json.dumps(values))
+    arguments = ['train', '--config', str(tmp_path / 'small.json'), '--output', str(tmp_path / 'out')]
+    assert command.main([*arguments, '--device', 'cpu']) == 1
+    assert re.search(rf'^error: .*{re.escape(complaint)}', capsys.readouterr().err, re.MULTILINE)

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from vggt_ros.camera import PixelMap, fit
-from vggt_ros.sequence import FolderSequence, SequenceItem, open_sequence
+from vggt_ros.network import ConfigError
+from vggt_ros.sequence import FolderSequence, SequenceError, SequenceItem, open_sequence
 from vggt_ros.training.clips import Clips
 from vggt_ros.training.config import Stage, TrainConfig
 
 
-class DatasetError(ValueError):
-    """A recording that cannot be trained on; the message names the file."""
+class DatasetError(ConfigError):
+    """The configuration names a recording that cannot be trained on; the message names the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,13 @@ class Recording:
     @classmethod
     def read(cls, path: Path, longest: int, patch: int) -> Recording:
         """Read a folder at ``longest`` pixels on the longer side, a multiple of ``patch``. Raises DatasetError."""
+        try:
+            return cls._read(path, longest, patch)
+        except (SequenceError, FileNotFoundError) as error:
+            raise DatasetError(str(error)) from error
+
+    @classmethod
+    def _read(cls, path: Path, longest: int, patch: int) -> Recording:
         sequence = open_sequence(path)
         if not isinstance(sequence, FolderSequence):
             raise DatasetError(f'{path}: only folders of pictures can be trained on')

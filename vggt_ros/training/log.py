@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from vggt_ros.training import state
 from vggt_ros.training.metrics import FIGURES
 
 _PARTS = {
@@ -24,20 +27,18 @@ def columns(heads: Sequence[str]) -> list[str]:
 
 
 class Log:
-    """Rows are appended as they come; a resume cuts off those after its state."""
+    """Rows are appended as they come; a resume cuts off those after its state. Raises StateError on a full disk."""
 
     def __init__(self, path: Path, heads: Sequence[str]) -> None:
         self.path, self.columns = path, columns(heads)
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append a row; columns that it lacks stay empty."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        with self.path.open('a', newline='', encoding='utf-8') as file:
-            writer = csv.DictWriter(file, self.columns)
-            if new:
-                writer.writeheader()
-            writer.writerow({name: f'{value:.6g}' for name, value in row.items()})
+        text = self._text([{name: f'{value:.6g}' for name, value in row.items()}], header=not self.path.exists())
+        with self._explaining():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open('a', newline='', encoding='utf-8') as file:
+                file.write(text)
 
     def read(self) -> list[dict[str, str]]:
         """All rows; empty without a file."""
@@ -47,8 +48,29 @@ class Log:
             return list(csv.DictReader(file))
 
     def cut(self, step: int) -> None:
-        """Forget the rows of later steps."""
-        rows = [row for row in self.read() if int(float(row['step'])) <= step]
-        self.path.unlink(missing_ok=True)
-        for row in rows:
-            self.add({name: float(value) for name, value in row.items() if name in self.columns and value})
+        """Forget the rows of later steps, and one that a full disk cut short."""
+        rows = [
+            {name: row.get(name, '') for name in self.columns}
+            for row in self.read()
+            if None not in row.values() and float(row['step']) <= step
+        ]
+        with self._explaining():
+            state.write(self.path, self._text(rows, header=True).encode())
+
+    def _text(self, rows: Sequence[Mapping[str, str]], header: bool) -> str:
+        text = io.StringIO(newline='')
+        writer = csv.DictWriter(text, self.columns)
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise state.StateError(
+                f'cannot write {self.path}: {error.strerror or error}; the last state is untouched. Make room and run '
+                'again with --resume'
+            ) from error

@@ -39,16 +39,17 @@ def save(folder: Path, state: dict[str, Any], step: int, part_bytes: int = PART_
         for index in range(count):
             part = data[index * part_bytes : (index + 1) * part_bytes]
             name = f'state-{step:07d}.{index + 1}of{count}'
-            _write(folder / name, part)
+            write(folder / name, part)
             written.append({'name': name, 'bytes': len(part), 'sha256': hashlib.sha256(part).hexdigest()})
-        _write(folder / MANIFEST, json.dumps({'step': step, 'parts': written}, indent=1).encode())
+        write(folder / MANIFEST, json.dumps({'step': step, 'parts': written}, indent=1).encode())
     except OSError as error:
         raise StateError(
             f'cannot write the state of step {step} to {folder}: {error.strerror or error}; the state before it is '
             'untouched. Make room and run again with --resume'
         ) from error
     keep = {part['name'] for part in written}
-    for old in folder.glob('state-*'):
+    # Also what a killed process left of parts that it had begun.
+    for old in (*folder.glob('state-*'), *folder.glob('.state*.part')):
         if old.name not in keep:
             old.unlink(missing_ok=True)
     return len(data)
@@ -80,8 +81,8 @@ def exists(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears under its name complete, or not at all."""
+def write(path: Path, data: bytes) -> None:
+    """Write a file that appears under its name complete, or not at all. Raises OSError."""
     part = path.with_name(f'.{path.name}.part')
     try:
         with part.open('wb') as file:

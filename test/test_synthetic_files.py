@@ -10,8 +10,9 @@ from rosbags.highlevel import AnyReader
 from vggt_ros.sequence import open_sequence
 from vggt_ros.synthetic import sheet
 from vggt_ros.synthetic.__main__ import main
-from vggt_ros.synthetic.sequence import frames_per_second, make_sequence
+from vggt_ros.synthetic.sequence import make_sequence
 from vggt_ros.synthetic.writers import TRUTH_CHILD, TRUTH_PARENT
+from vggt_ros.tools import benchmark
 
 ARGUMENTS = ['--kind', 'room', '--seed', '3', '--frames', '3', '--size', '64x48', '--output']
 
@@ -84,7 +85,13 @@ def test_contact_sheet(tmp_path, monkeypatch):
     assert cv2.imread(str(tmp_path / 'sheet.jpg')).shape == (34, 3 * 44, 3)
 
 
-def test_speed_is_measured_for_benchmarks():
-    speed, primitives = frames_per_second((32, 24), 2)
-    assert speed > 0
-    assert primitives > 10
+def test_the_benchmark_prices_every_option_and_effect(capsys):
+    assert benchmark.main(['--renderer', '2']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('room of 60 primitives at 224x168')
+    plain, *others = (line.split()[-3:] for line in lines[3:])
+    assert float(plain[2]) == 1
+    assert len(others) == 12
+    for milliseconds, frames, ratio in (plain, *others):
+        assert float(milliseconds) * float(frames) == pytest.approx(1000, rel=0.05)
+        assert float(ratio) * float(plain[0]) == pytest.approx(float(milliseconds), rel=0.05)

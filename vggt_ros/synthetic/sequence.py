@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
@@ -171,25 +170,3 @@ def make_sequence(
     world = make_world(kind, seed, **(world_options or {}))
     path = make_trajectory(world, trajectory, seed, frames, rate)
     return render_sequence(world, path, default_intrinsics(size, field_of_view), size, **options)
-
-
-def frames_per_second(
-    size: tuple[int, int] = (224, 168),
-    frames: int = 20,
-    device: str = 'cpu',
-    kind: str = 'room',
-    seed: int = 0,
-    **options,
-) -> tuple[float, int]:
-    """Measured speed of :func:`render`, one frame after another, and the number of primitives; for benchmarks.
-
-    options: samples, shadows, occlusion. Packing of the world is included, the first frame is not.
-    """
-    world = make_world(kind, seed)
-    path = make_trajectory(world, 'handheld', seed, frames + 1)
-    stream = render_frames(world, path, default_intrinsics(size), size, device, **options)
-    next(stream)
-    start = perf_counter()
-    for _ in stream:
-        pass
-    return frames / (perf_counter() - start), len(world.shape)

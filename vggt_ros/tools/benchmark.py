@@ -2,6 +2,7 @@
 
     python -m vggt_ros.tools.benchmark                        # VGGT-1B with random weights, 294x518
     python -m vggt_ros.tools.benchmark --network embedded --frames 2 4 8 16
+    python -m vggt_ros.tools.benchmark --renderer             # the synthetic worlds instead: frames/s, price of effects
 
 The plain pass does what the published network does for a window: camera, depth and point heads for every frame. A step
 of the engine has seen all but the new frames before and gives every camera and the new frames' depth. Runs of both are
@@ -21,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from tqdm import tqdm
 from vggt_ros import weights
 from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, set_threads
 from vggt_ros.network import VGGT, VGGTConfig
+from vggt_ros.tools import renderer_benchmark
 from vggt_ros.types import Frame
 
 PARTS = ('backbone', 'first block', 'attention', 'camera', 'depth', 'points', 'tracks')
@@ -188,10 +191,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--device', default='auto')
     parser.add_argument('--precision', default='auto', choices=('auto', 'float32', 'bfloat16'))
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0 = all')
+    parser.add_argument('--renderer', type=int, nargs='?', const=20, metavar='N', help='time N rendered pictures (20)')
     options = parser.parse_args(arguments)
 
     set_threads(options.threads)
     device = choose_device(options.device)
+    where = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
+    versions = f'torch {torch.__version__}, {torch.get_num_threads()} threads, Python {platform.python_version()}'
+    if options.renderer:
+        _print_renderer(options.renderer, device, f'{where}, {versions}')
+        return 0
     precision = choose_precision(options.precision, device)
     height, width = (int(side) for side in options.size.split('x'))
     heads = ('camera', 'depth', 'point', 'track') if options.queries else ('camera', 'depth', 'point')
@@ -204,9 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benchmark = Benchmark(network, device, precision, (height, width))
     steps = [(frames, new) for frames in options.frames for new in sorted({*options.new, frames}) if new <= frames]
     parts = [part for part in PARTS if part != 'tracks' or options.queries]
-    where = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
-    print(f'{options.network}, {precision}, {where}, torch {torch.__version__}, {torch.get_num_threads()} threads,')
-    print(f'Python {platform.python_version()}; medians of {options.runs} interleaved runs')
+    print(f'{options.network}, {precision}, {where}, {versions}; medians of {options.runs} interleaved runs')
     print(heading(parts), flush=True)
     for frames, new in steps:
         # On stderr and gone when the row is there: the table stays clean.
@@ -214,6 +221,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measured = benchmark.row(frames, new, options.queries, options.runs, bar)
         print(rows(f'{frames} frames, {new} new, {options.size}', *measured, parts), flush=True)
     return 0
+
+
+def _print_renderer(frames: int, device: torch.device, where: str) -> None:
+    bar = partial(tqdm, unit='frame', leave=False, disable=not sys.stderr.isatty())
+    primitives, seconds = renderer_benchmark.measure(frames, device=device, progress=bar)
+    width, height = renderer_benchmark.SIZE
+    print(f'{renderer_benchmark.KIND} of {primitives} primitives at {width}x{height}, {where};')
+    print(f'medians of {frames} frames, options and effects in turns')
+    print('\n'.join(renderer_benchmark.table(seconds)))
 
 
 if __name__ == '__main__':

@@ -135,6 +135,19 @@ def test_pictures_and_status_are_there(known):
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10_000
 
 
+def test_the_picture_shows_depth_beside_the_true_depth_in_metres(known, monkeypatch, tmp_path):
+    walked, output = known
+    shown = {}
+    monkeypatch.setattr(summary, '_draw_frames', lambda sheet, stamps, rows, units: shown.update(rows, units=units))
+    recorded, sequence = Recorded(output), open_sequence(walked)
+    summary.draw(recorded, sequence, measure(recorded, sequence), 'walk', tmp_path / 'summary.png')
+    assert shown['units']['depth'].startswith('m,')
+    assert shown['depth'].keys() == shown['true depth'].keys() == shown['input'].keys()
+    assert len(shown['depth']) == summary.COLUMNS
+    for stamp, truth in shown['true depth'].items():
+        assert np.nanmedian(np.abs(shown['depth'][stamp] / truth - 1)) < 0.02
+
+
 def test_nothing_is_left_running(known):
     assert processes_about(known[1]) == []
 

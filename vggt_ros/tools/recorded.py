@@ -114,10 +114,14 @@ class Recorded:
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """Comparison with the truth, None where there is none or too little of it; why tells what is missing."""
+    """Comparison with the truth, None where there is none or too little of it; why tells what is missing.
+
+    depth: AbsRel after one scale; depth_scale: true over recorded depth.
+    """
 
     trajectory: accuracy.TrajectoryError | None = None
     depth: float | None = None
+    depth_scale: float | None = None
     why: str = ''
 
 
@@ -130,20 +134,22 @@ def measure(recorded: Recorded, sequence: sequences.Sequence) -> Accuracy:
         except ValueError as reason:
             why = str(reason)
     stamps = recorded.choose(DEPTH_FRAMES)
-    truths = {
-        item.stamp: truth
-        for item in pictures(sequence, stamps)
-        if (truth := sequence.read_depth(item.index)) is not None
-    }
-    depth = None
+    truths = true_depths(sequence, pictures(sequence, stamps))
+    depth, scale = None, None
     if truths:
         ours = recorded.images('/depth/image_rect', list(truths))
         pairs = [(ours[x], truth) for x, truth in truths.items() if x in ours and ours[x].shape == truth.shape]
         try:
-            depth, _ = accuracy.depth_error(pairs)
+            depth, scale = accuracy.depth_error(pairs)
         except ValueError as reason:
             why = why or str(reason)
-    return Accuracy(error, depth, why)
+    return Accuracy(error, depth, scale, why)
+
+
+def true_depths(sequence: sequences.Sequence, items: Sequence[sequences.SequenceItem]) -> dict[int, np.ndarray]:
+    """(h, w) by stamp of the items that have a true depth."""
+    depths = {item.stamp: sequence.read_depth(item.index) for item in items}
+    return {stamp: depth for stamp, depth in depths.items() if depth is not None}
 
 
 def pictures(sequence: sequences.Sequence, stamps: Sequence[int]) -> list[sequences.SequenceItem]:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from vggt_ros import sequence as sequences
 from vggt_ros.pictures import UNITS, DepthRange, colour
 from vggt_ros.recording import SUMMARY
-from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure, pictures, seen
+from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure, pictures, seen, true_depths
 from vggt_ros.tools.views import draw_cloud, draw_tracks, look_at
 from vggt_ros.types import Scale
 
@@ -42,12 +42,21 @@ def draw(
     stamps = recorded.choose(COLUMNS)
     tracks = recorded.tracks()
     wanted = [*stamps, tracks[-1].stamp] if tracks else stamps
-    images = {item.stamp: seen(item) for item in pictures(sequence, wanted)} if sequence is not None else {}
+    images, truths = {}, {}
+    if sequence is not None:
+        items = pictures(sequence, wanted)
+        images, truths = {item.stamp: seen(item) for item in items}, true_depths(sequence, items)
     depths = recorded.images('/depth/image_rect', stamps)
+    rows = {'input': images, 'depth': depths, 'confidence': recorded.images('/depth/confidence', stamps)}
+    units = {'depth': f'{UNITS[recorded.scale]} (grey: unknown)', 'true depth': 'm (grey: unknown)'}
+    if truths and accuracy.depth_scale is not None:
+        # As the trajectory is: in the truth's metres.
+        rows['depth'] = {stamp: accuracy.depth_scale * depth for stamp, depth in depths.items()}
+        rows['true depth'], units['depth'] = truths, 'm, after one scale'
     with mpl.rc_context({'font.size': 10, 'axes.titlesize': 11, 'axes.edgecolor': '#999999'}):
-        sheet = Sheet([*images.values(), *depths.values()])
+        sheet = Sheet([*images.values(), *depths.values()], len(rows))
         _title(sheet, recorded, accuracy, name)
-        _draw_frames(sheet, recorded, stamps, images, depths)
+        _draw_frames(sheet, stamps, rows, units)
         _draw_trajectory(sheet.axes(0.85, 3.5, 3.8, 2.6), sheet.axes(0.85, 0.0, 3.8, 2.6), recorded, accuracy)
         above, behind = (5.0, 0.0, 6.6, 6.1), (11.85, 3.3, 5.3, 2.8)
         _draw_clouds([(sheet.axes(*box), box[2:]) for box in (above, behind)], recorded)
@@ -57,15 +66,16 @@ def draw(
 
 
 class Sheet:
-    """The page: a header, three rows of frames as high as the images want, and room for plots below. In inches."""
+    """The page: a header, rows of frames as high as the images want, and room for plots below. In inches."""
 
     WIDTH, HEADER, LOWER, BOTTOM, LEFT, RIGHT, GAP = 18.0, 1.45, 6.75, 0.55, 0.5, 0.95, 0.05
 
-    def __init__(self, images: list[np.ndarray]) -> None:
+    def __init__(self, images: list[np.ndarray], rows: int = 3) -> None:
+        self.rows = rows
         aspect = images[0].shape[0] / images[0].shape[1] if images else 0.75
         self.cell_width = (self.WIDTH - self.LEFT - self.RIGHT) / COLUMNS - self.GAP
         self.cell_height = min(3.2, self.cell_width * aspect)
-        self.height = self.HEADER + 3 * (self.cell_height + self.GAP) + self.LOWER + self.BOTTOM
+        self.height = self.HEADER + rows * (self.cell_height + self.GAP) + self.LOWER + self.BOTTOM
         self.figure = Figure(figsize=(self.WIDTH, self.height), dpi=100, facecolor='white')
         FigureCanvasAgg(self.figure)
 
@@ -76,7 +86,7 @@ class Sheet:
 
     def cell(self, row: int, column: int) -> Axes:
         """The axes of a frame; row 0 is the uppermost."""
-        bottom = self.LOWER + (2 - row) * (self.cell_height + self.GAP)
+        bottom = self.LOWER + (self.rows - 1 - row) * (self.cell_height + self.GAP)
         left = self.LEFT + column * (self.cell_width + self.GAP)
         return self.axes(left, bottom, self.cell_width, self.cell_height)
 
@@ -119,34 +129,35 @@ def figures(accuracy: Accuracy) -> list[str]:
 
 
 def _draw_frames(
-    sheet: Sheet,
-    recorded: Recorded,
-    stamps: list[int],
-    images: dict[int, np.ndarray],
-    depths: dict[int, np.ndarray],
+    sheet: Sheet, stamps: list[int], rows: dict[str, dict[int, np.ndarray]], units: dict[str, str]
 ) -> None:
-    confidences = recorded.images('/depth/confidence', stamps)
-    together = np.concatenate([depth.ravel() for depth in depths.values()]) if depths else np.empty(0)
-    scale = DepthRange.of(together, margin=1.0)
-    for column, stamp in enumerate(stamps):
-        rows = [sheet.cell(row, column) for row in range(3)]
-        for ax in rows:
+    """rows: 'input', 'depth', perhaps 'true depth', 'confidence' -> images by stamp. units: of the depths."""
+    order = [name for name in ('input', 'depth', 'true depth', 'confidence') if name in rows]
+    reference = rows.get('true depth', rows['depth']).values()
+    scale = DepthRange.of(np.concatenate([depth.ravel() for depth in reference]), margin=1.0) if reference else None
+    for row, name in enumerate(order):
+        for column, stamp in enumerate(stamps):
+            ax = sheet.cell(row, column)
             _frame_only(ax)
-        rows[0].set_title(f't = {(stamp - stamps[0]) * 1e-9:.2f} s', color=GREY, pad=4)
-        _show(rows[0], images.get(stamp), 'input not at hand')
-        _show(rows[1], scale.colour(depths[stamp]) if scale and stamp in depths else None, 'no depth')
-        confidence = colour(confidences[stamp], cv2.COLORMAP_VIRIDIS) if stamp in confidences else None
-        _show(rows[2], confidence, 'no confidence')
-        if column == 0:
-            for ax, text in zip(rows, ('input', 'depth', 'confidence'), strict=True):
-                ax.set_ylabel(text, fontsize=12)
-    if scale is not None:
-        shown = mpl.cm.ScalarMappable(LogNorm(scale.near, scale.far), mpl.colormaps['turbo_r'])
-        bar = _bar(sheet.figure, rows[1], shown, f'{UNITS[recorded.scale]} (grey: unknown)')
-        ticks = [scale.at(x) for x in (0, 0.25, 0.5, 0.75, 1)]
-        bar.set_ticks(ticks, labels=[f'{x:.3g}' for x in ticks])
-        bar.minorticks_off()
-    _bar(sheet.figure, rows[2], mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), 'viridis'), 'weight')
+            if row == 0:
+                ax.set_title(f't = {(stamp - stamps[0]) * 1e-9:.2f} s', color=GREY, pad=4)
+            if column == 0:
+                ax.set_ylabel(name, fontsize=12)
+            image = rows[name].get(stamp)
+            if image is not None and name != 'input':
+                if name == 'confidence':
+                    image = colour(image, cv2.COLORMAP_VIRIDIS)
+                else:
+                    image = scale.colour(image) if scale is not None else None
+            _show(ax, image, 'input not at hand' if name == 'input' else f'no {name}')
+        if name == 'confidence':
+            _bar(sheet.figure, ax, mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), 'viridis'), 'weight')
+        elif name != 'input' and scale is not None:
+            shown = mpl.cm.ScalarMappable(LogNorm(scale.near, scale.far), mpl.colormaps['turbo_r'])
+            bar = _bar(sheet.figure, ax, shown, units[name])
+            ticks = [scale.at(x) for x in (0, 0.25, 0.5, 0.75, 1)]
+            bar.set_ticks(ticks, labels=[f'{x:.3g}' for x in ticks])
+            bar.minorticks_off()
 
 
 def _show(ax: Axes, image: np.ndarray | None, instead: str) -> None:

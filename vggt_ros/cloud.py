@@ -44,7 +44,7 @@ class CloudBuilder:
 
     def add(self, xyz: np.ndarray, rgb: np.ndarray, T_map_camera: np.ndarray) -> None:
         """Add an organized frame: (h, w, 3) optical frame, NaN unknown; (h, w, 3) uint8; its pose (4, 4)."""
-        good = np.isfinite(xyz).all(-1) & ~_at_edge(xyz[..., 2])
+        good = np.isfinite(xyz).all(-1) & ~depth_edges(xyz[..., 2])
         if not good.any():
             return
         if not self.voxel:
@@ -78,8 +78,8 @@ class CloudBuilder:
         return np.asarray(self._parts[0].points).copy(), (colours * 255).round().astype(np.uint8)
 
 
-def _at_edge(depth: np.ndarray) -> np.ndarray:
-    """(h, w) bool: beside a step in depth."""
+def depth_edges(depth: np.ndarray) -> np.ndarray:
+    """(h, w) depth, NaN unknown -> (h, w) bool: beside a step in depth, where a pixel may lie between two surfaces."""
     filled = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
     kernel = np.ones((3, 3), np.uint8)
     far = cv2.dilate(filled, kernel)

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 import training_small
 from vggt_ros import camera
+from vggt_ros.network import VGGT, checkpoint
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.sequence import frame_truths
 from vggt_ros.synthetic.simulated import SimulatedNetwork
@@ -245,13 +246,16 @@ def test_tables_and_plots(window, tmp_path, monkeypatch):
 
 def test_the_command_writes_a_page_with_its_plots(window, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, 'windows', lambda count: [window] * count)
-    monkeypatch.setattr(evaluate.weights, 'load', lambda *_: (evaluate.weights.VGGT(evaluate.weights.EMBEDDED), 'tiny'))
-    arguments = ['evaluate', '--worlds', '1', '--size', '56', '--threads', '1', '--output', str(tmp_path / 'page')]
-    assert command.main(arguments) == 0
+    weights = tmp_path / 'tiny.safetensors'
+    small = training_small.config()
+    checkpoint.save(VGGT(small.network, small.heads), weights)
+    assert (
+        command.main(['evaluate', '--weights', str(weights), '--worlds', '1', '--output', str(tmp_path / 'page')]) == 0
+    )
     assert '| relative pose AUC@30 | >= 0.70 | ' in capsys.readouterr().out
     names = {report.NAME, report.FIGURES_NAME, report.DEPTH_NAME}
     assert {path.name for path in (tmp_path / 'page').iterdir()} == names
-    assert '# Evaluation of tiny\n\n1 windows of 8 frames' in (tmp_path / 'page' / report.NAME).read_text()
+    assert '# Evaluation of tiny.safetensors\n\n1 windows of 8 frames' in (tmp_path / 'page' / report.NAME).read_text()
 
 
 def test_the_command_refuses_what_cannot_work_before_it_begins(tmp_path, capsys):

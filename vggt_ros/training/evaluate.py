@@ -35,6 +35,7 @@ PATHS = ('handheld', 'orbit', 'drone', 'corridor', 'car', 'loop')
 RATE = (2.0, 10.0)  # pictures per second, log-uniform
 FOV = (50.0, 90.0)  # degrees, uniform
 
+HEADS = ('camera', 'depth', 'track')
 TIMED = 20  # windows that the network is timed on
 _SHOWN = 6  # windows in the picture of depth
 
@@ -173,7 +174,7 @@ def run(source: str, count: int, size: int, output: Path | None, device: str) ->
     """The command: print the tables, and write them with plots into a folder."""
     from tqdm import tqdm
 
-    network, name = weights.load(source, device)
+    network, name = weights.load(source, device, HEADS)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # not after an hour
     name = Path(name).name if Path(name).exists() else name

@@ -29,7 +29,7 @@ _LARGEST_ERROR = 0.5  # of the depth, in the colours
 
 def draw_figures(evaluation: Evaluation, path: Path) -> None:
     """Poses: accuracy over the error allowed, errors over the baseline. Depth and tracks: distributions, kinds."""
-    with mpl.rc_context({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True}):
+    with mpl.rc_context({'font.size': 9, 'axes.grid': True, 'axes.axisbelow': True, 'grid.color': '#dddddd'}):
         figure = Figure(figsize=(14, 8), dpi=100, layout='constrained')
         FigureCanvasAgg(figure)
         (accuracy, rotation, direction), (kinds, depth, tracks) = figure.subplots(2, 3)
@@ -55,6 +55,7 @@ def draw_figures(evaluation: Evaluation, path: Path) -> None:
         tracks.set(xlabel='share of visible points within 3 px', ylabel='share of windows below')
         tracks.set(title='tracks (right is better)', xlim=(0, 1), ylim=(0, 1))
         for axes in figure.axes:
+            axes.spines[['top', 'right']].set_visible(False)
             axes.legend(frameon=False, fontsize=8)
         figure.savefig(path)
 
@@ -99,6 +100,7 @@ def _draw_kinds(axes: Axes, evaluation: Evaluation) -> None:
         labels = [f'{kind}\n{evaluation.kinds.count(kind)}' for kind in parts]
         axes.set_xticks(np.arange(len(parts)), labels)
     axes.set(ylabel='mean AbsRel', title='depth by kind of world (and number of windows)')
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
 
 
 def draw_windows(shown: Sequence[tuple[Window, np.ndarray]], pixel_map: PixelMap, path: Path, slot: int = 4) -> None:

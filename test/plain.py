@@ -84,10 +84,30 @@ def tokens(network, images):
     return layers
 
 
+def stem(embed, images):
+    """The convolutional stem: two convolutions, patches, and each patch's place as sines and cosines."""
+    x = images
+    for conv, norm in ((embed.conv1, embed.norm1), (embed.conv2, embed.norm2)):
+        x = F.conv2d(x, conv.weight, conv.bias, stride=conv.stride, padding=1)
+        x = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], norm.weight, norm.bias).permute(0, 3, 1, 2)
+        x = F.gelu(x)
+    x = F.conv2d(x, embed.proj.weight, embed.proj.bias, stride=embed.proj.stride)
+    (rows, columns), quarter = x.shape[2:], x.shape[1] // 4
+    for row in range(rows):
+        for column in range(columns):
+            for axis, (place, count) in enumerate(((column, columns), (row, rows))):
+                place = (place + 0.5 - count / 2) / max(rows, columns)
+                for wave in range(quarter):
+                    angle = math.pi * 2 ** (5 * wave / quarter) * place
+                    x[:, 2 * axis * quarter + wave, row, column] += math.sin(angle)
+                    x[:, (2 * axis + 1) * quarter + wave, row, column] += math.cos(angle)
+    return x.flatten(2).transpose(1, 2)
+
+
 def backbone(embed, images):
     """Normalised images -> patch tokens."""
     if not hasattr(embed, 'blocks'):
-        return embed.proj(images).flatten(2).transpose(1, 2)
+        return stem(embed, images)
     patches = embed.patch_embed.proj(images)
     table = embed.pos_embed[:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)
     table = F.interpolate(table, size=patches.shape[2:], mode='bicubic', antialias=True)

@@ -173,10 +173,44 @@ def test_gradients_are_clipped_part_by_part(tmp_path):
 
 def test_weight_decay_is_for_matrices_only(tmp_path):
     trainer = Trainer(training_small.config(), tmp_path, CPU)
-    decayed = {id(parameter) for parameter in trainer.optimizer.param_groups[0]['params']}
+    groups = [group for group in trainer.optimizer.param_groups if group['weight_decay']]
+    decayed = {id(parameter) for group in groups for parameter in group['params']}
     names = {name for name, parameter in trainer.network.named_parameters() if id(parameter) in decayed}
     assert 'aggregator.frame_blocks.0.mlp.fc1.weight' in names
     assert not any('token' in name or 'norm' in name or name.endswith(('bias', 'gamma')) for name in names)
+
+
+def test_heads_learn_at_their_own_rate(tmp_path):
+    trainer = Trainer(training_small.config(**{'optimizer.heads': 0.25}), tmp_path, CPU)
+    trainer.train_step(next(stream.batches(trainer.config, CPU)))
+    rates = {id(one): group['lr'] for group in trainer.optimizer.param_groups for one in group['params']}
+    aggregator = {rates[id(one)] for one in trainer.network.aggregator.parameters()}
+    heads = {rates[id(one)] for one in trainer.network.depth_head.parameters()}
+    assert aggregator == {0.0005}  # half of 0.001 in the first of two steps of warm-up
+    assert heads == {0.25 * 0.0005}
+
+
+def test_a_stage_may_leave_heads_out(tmp_path):
+    config = training_small.config()
+    first, *rest = training_small.VALUES['stages']
+    values = training_small.VALUES | {'stages': [first | {'heads': ['camera']}, *rest]}
+    config = training_small.configuration.from_dict(values)
+    trainer = Trainer(config, tmp_path, CPU)
+    before = {key: tensor.clone() for key, tensor in trainer.network.state_dict().items()}
+    batches = stream.batches(config, CPU)
+    for _ in range(2):
+        trainer.train_step(next(batches))
+    assert same(trainer.network.depth_head.state_dict(), _of(before, 'depth_head.'))
+    assert not same(trainer.network.camera_head.state_dict(), _of(before, 'camera_head.'))
+    trainer.train_step(next(batches))
+    assert not same(trainer.network.depth_head.state_dict(), _of(before, 'depth_head.'))
+    assert {'depth_error', 'camera_rotation'} <= set(trainer._look()[-1])
+    with pytest.raises(ConfigError, match=r"stages\[0\].heads: 'point' is not one of the heads camera"):
+        training_small.configuration.from_dict(values | {'stages': [first | {'heads': ['point']}, *rest]})
+
+
+def _of(state, prefix):
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def test_precision_is_what_was_asked_for():

@@ -26,7 +26,7 @@ class VGGTConfig:
     img_size: side in pixels of the square image that the backbone's position embedding was trained for.
     patch_size: side of a patch in pixels; image sides must be multiples of it.
     embed_dim, depth, num_heads: width, number of frame/global block pairs and heads of the alternating attention.
-    patch_embed: ``dinov2_vit{s,b,l}14_reg`` or ``conv`` (one convolution, no backbone).
+    patch_embed: ``dinov2_vit{s,b,l}14_reg`` or ``conv`` (a convolutional stem, no backbone).
     intermediate_layers: the four pairs whose tokens feed the dense heads.
     camera_trunk_depth, camera_num_heads: the camera head's transformer, ``2 * embed_dim`` wide.
     dpt_features, dpt_out_channels: widths inside the depth and point heads; the channels also hold for the tracker's.
@@ -82,6 +82,8 @@ class VGGTConfig:
             yield f'{self.patch_embed} is {DINOV2_DEPTHS[self.patch_embed][0]} wide, but embed_dim is {self.embed_dim}'
         if self.img_size % self.patch_size:
             yield f'img_size {self.img_size} is not a multiple of patch_size {self.patch_size}'
+        if self.patch_embed == 'conv' and self.patch_size % 2:
+            yield f'patch_embed conv needs an even patch_size, got {self.patch_size}'
         # Rotary positions split a head into (y, x) x (two halves).
         if self.embed_dim % (4 * self.num_heads):
             yield f'embed_dim {self.embed_dim} is not a multiple of 4 * num_heads = {4 * self.num_heads}'

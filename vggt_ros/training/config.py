@@ -26,6 +26,8 @@ class Stage:
     clutter: least and most clutter of the worlds, 1 = as in :func:`vggt_ros.synthetic.places.make_world`.
     worlds, paths: kind -> weight.
     longest: longest image side in pixels.
+    heads: the ones that learn in this stage, () = all of the training; the tokens have to know something before dense
+    heads and tracker are worth their time.
     """
 
     until: int
@@ -36,6 +38,7 @@ class Stage:
     worlds: dict[str, float]
     paths: dict[str, float]
     longest: int
+    heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class LossConfig:
     (lambda = 0.05 in the paper). epsilon: Huber's. alpha: of log confidence. pose_discount, track_discount: of earlier
     iterations. visibility: weight of both binary entropies inside the track loss. matching: weight of finding
     the tracked points by their features alone, which is not in the paper.
+    hint_attention, hint_tokens: of the hints (see hints.py), which are not in the paper either; 0 = none.
     depth_frames: share of a window's frames whose depth is predicted; track_windows: share of the windows that are
     tracked; track_iterations: of the tracker. Shares below 1 save time: frames of one window teach much the same.
     """
@@ -95,6 +99,8 @@ class LossConfig:
     depth_frames: float
     track_windows: float
     track_iterations: int
+    hint_attention: float = 0.0
+    hint_tokens: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,8 @@ class OptimizerConfig:
     """AdamW with a trapezoid: linear warm-up, constant, linear decay to 0 over the last ``decay`` share of the steps.
 
     The constant part may be made longer after the fact (``--steps``). clip: largest norm of all gradients together.
-    ema: decay of the exponential mean of the weights, which is what is validated and exported.
+    ema: decay of the exponential mean of the weights, which is what is validated and exported. heads: learning rate of
+    the heads, as a share of the aggregator's.
     """
 
     learning_rate: float
@@ -112,6 +119,7 @@ class OptimizerConfig:
     decay: float
     clip: float
     ema: float
+    heads: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,11 @@ class TrainConfig:
             problems += [f'{name}.longest {stage.longest} is not a multiple of the patch size {patch}'] * (
                 stage.longest < patch or stage.longest % patch != 0
             )
+            problems += [
+                f'{name}.heads: {head!r} is not one of the heads {", ".join(self.heads)}'
+                for head in stage.heads
+                if head not in self.heads
+            ]
             for kinds, known in ((stage.worlds, places.KINDS), (stage.paths, trajectory.KINDS)):
                 problems += [
                     f'{name}: no kind {kind!r}; there are {", ".join(known)}' for kind in kinds if kind not in known

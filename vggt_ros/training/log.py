@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vggt_ros.training import state
+from vggt_ros.training.hints import HINTS
 from vggt_ros.training.metrics import FIGURES
 
 _PARTS = {
@@ -23,7 +24,7 @@ def columns(heads: Sequence[str]) -> list[str]:
     """Names of all columns: the run, the weighted parts of the loss, the figures of the validation."""
     parts = [f'{head}_{part}' for head, names in _PARTS.items() if head in heads for part in names]
     run = ['step', 'minutes', 'frames_per_second', 'learning_rate', 'gradient', 'loss']
-    return [*run, *parts, *(f'val_{name}' for name in FIGURES)]
+    return [*run, *parts, *(f'hint_{name}' for name in HINTS), *(f'val_{name}' for name in FIGURES)]
 
 
 class Log:

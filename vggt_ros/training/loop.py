@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vggt_ros.network import VGGT, dpt_head
+from vggt_ros.network.layers import Block
+from vggt_ros.network.update_former import AttentionBlock, CrossAttentionBlock
 from vggt_ros.training import config as configuration
 from vggt_ros.training import init, optim, state, stream
 from vggt_ros.training.config import TrainConfig
+from vggt_ros.training.hints import Hints
 from vggt_ros.training.log import Log
 from vggt_ros.training.step import draw_depth_frames, loss_parts, predict
 from vggt_ros.training.validate import Validation
@@ -70,8 +73,7 @@ class Trainer:
         self.step, self.minutes = 0, 0.0
         self.log = Log(folder / LOG, config.heads)
         self._batches = batches
-        self._names: list[str] = []
-        self._pending: list[tuple[int, Tensor, Tensor]] = []
+        self._pending: list[tuple[int, list[str], Tensor, Tensor]] = []
         self._validation: Validation | None = None
         saved = state.load(folder) if resume else None
         self.network = self._make_network().to(device)
@@ -80,7 +82,11 @@ class Trainer:
             torch.set_float32_matmul_precision('high')
             # One launch for all frames; the network's own bound is for inference beside other programs.
             dpt_head.FRAMES_AT_ONCE = 1 << 20
-        self.optimizer = optim.make_adamw(self.network, config.optimizer)
+        self.hints = None
+        if config.loss.hint_attention or config.loss.hint_tokens:
+            self.hints = Hints(self.network).to(device)
+        learners = {'network': self.network} if self.hints is None else {'network': self.network, 'hints': self.hints}
+        self.optimizer = optim.make_adamw(nn.ModuleDict(learners), config.optimizer)
         self.ema = {key: tensor.detach().clone() for key, tensor in self.network.state_dict().items()}
         if saved is not None:
             self._restore(saved)
@@ -96,13 +102,12 @@ class Trainer:
         return init.fresh_network(config.network, config.heads, config.run.seed).train()
 
     def _compile(self) -> None:
-        """Fuse what is made of many small kernels; one compilation serves all blocks and all window sizes."""
-        aggregator = self.network.aggregator
-        modules = [*aggregator.frame_blocks, *aggregator.global_blocks]
-        if self.network.track_head is not None:
-            modules.append(self.network.track_head.tracker.updateformer)
-        for module in modules:
-            module.compile(dynamic=True)
+        """Fuse what is made of many small kernels. All blocks of a kind share one compilation, for all window sizes."""
+        # Where a compiler fails, the block runs as it is.
+        torch._dynamo.config.suppress_errors = True
+        for module in self.network.modules():
+            if isinstance(module, (Block, AttentionBlock, CrossAttentionBlock)):
+                module.compile(dynamic=True)
 
     # One step ------------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,7 @@ class Trainer:
         """Forward, backward, update. The losses are looked at later, by :meth:`_look`."""
         config, frames = self.config, batch.images.shape[1]
         rng = np.random.default_rng((config.run.seed, self.step, 3))
+        heads = config.stage(self.step).heads or config.heads
         outputs = predict(
             self.network,
             batch.images,
@@ -118,25 +124,27 @@ class Trainer:
             tracked=max(1, round(config.loss.track_windows * len(batch.images))),
             iterations=config.loss.track_iterations,
             dtype=self.dtype,
+            heads=heads,
         )
         parts = loss_parts(outputs, batch, config.loss)
+        if self.hints is not None:
+            parts |= self.hints.parts(outputs.patches, batch.truth, config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         gradient = optim.clip(self.network, config.optimizer.clip)
         for group in self.optimizer.param_groups:
-            group['lr'] = optim.learning_rate(self.step, config.run.steps, config.optimizer)
+            group['lr'] = group['share'] * optim.learning_rate(self.step, config.run.steps, config.optimizer)
         self.optimizer.step()
         optim.update_ema(self.ema, self.network, optim.ema_decay(self.step, config.optimizer))
-        self._names = list(parts)
-        self._pending.append((self.step, torch.stack([*parts.values()]).detach(), gradient.detach()))
+        self._pending.append((self.step, list(parts), torch.stack([*parts.values()]).detach(), gradient.detach()))
         self.step += 1
 
     def _look(self) -> list[dict[str, float]]:
         """The losses since the last look, by step. Raises TrainingError naming the first that is not finite."""
         pending, self._pending = self._pending, []
         seen = []
-        for step, losses, gradient in pending:
-            values = dict(zip(self._names, losses.tolist(), strict=True))
+        for step, names, losses, gradient in pending:
+            values = dict(zip(names, losses.tolist(), strict=True))
             bad = [name for name, value in values.items() if not math.isfinite(value)]
             if not bad and not math.isfinite(float(gradient)):
                 bad = ['the gradient']
@@ -171,7 +179,7 @@ class Trainer:
                 now = time.monotonic()
                 self.minutes = before + (now - started) / 60
                 if len(recent) >= _LOG_STEPS or validate:
-                    row = {name: float(np.mean([one[name] for one in recent])) for name in recent[0]}
+                    row = {name: float(np.mean([one.get(name, 0.0) for one in recent])) for name in recent[-1]}
                     row |= {'step': self.step, 'minutes': self.minutes}
                     row['frames_per_second'] = frames / (now - row_started)
                     row['learning_rate'] = self.optimizer.param_groups[0]['lr']
@@ -225,6 +233,7 @@ class Trainer:
                 'config': configuration.to_dict(self.config),
                 'model': dict(self.network.state_dict()),
                 'ema': {key: tensor.to(torch.float16) for key, tensor in self.ema.items()},
+                'hints': {} if self.hints is None else dict(self.hints.state_dict()),
                 'optimizer': short,
             },
             self.step,
@@ -235,6 +244,8 @@ class Trainer:
             self.network.load_state_dict(saved['model'])
             for key, tensor in self.ema.items():
                 tensor.copy_(saved['ema'][key])
+            if self.hints is not None:
+                self.hints.load_state_dict(saved['hints'])
             moments = saved['optimizer']
             entries = {int(index): one for index, one in moments['state'].items()}
             self.optimizer.load_state_dict({'param_groups': moments['param_groups'], 'state': entries})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +35,29 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and 'token' not in name and 'virual_tracks' not in name
 
 
-def make_adamw(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters."""
-    named = [(name, one) for name, one in network.named_parameters() if one.requires_grad]
-    if not named:
+def make_adamw(modules: nn.ModuleDict, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over all trainable parameters of the ``network`` and whatever else learns with it.
+
+    Each group's ``share`` is what its learning rate is multiplied by: the last layers of heads write poses and pixels
+    directly, and steps that suit the aggregator shake them.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, one in modules.named_parameters():
+        if one.requires_grad:
+            head = name.startswith('network.') and not name.startswith('network.aggregator.')
+            groups.setdefault((decays(name, one), head), []).append(one)
+    if not groups:
         raise ConfigError('run.frozen leaves no parameter to train')
-    groups = [
-        {'params': [one for name, one in named if decays(name, one)], 'weight_decay': config.weight_decay},
-        {'params': [one for name, one in named if not decays(name, one)], 'weight_decay': 0.0},
+    settings: list[dict[str, Any]] = [
+        {
+            'params': parameters,
+            'weight_decay': config.weight_decay if decayed else 0.0,
+            'share': config.heads if head else 1.0,
+        }
+        for (decayed, head), parameters in groups.items()
     ]
-    fused = named[0][1].is_cuda
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+    fused = settings[0]['params'][0].is_cuda
+    return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=fused)
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:

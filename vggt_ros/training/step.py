@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vggt_ros.network import VGGT
+from vggt_ros.network import HEADS, VGGT
 from vggt_ros.network.config import SPECIAL_TOKENS
 from vggt_ros.network.layers import rope_table
 from vggt_ros.network.track_head import STRIDE, sample
@@ -41,6 +41,7 @@ class Outputs(NamedTuple):
     pose: four encodings (B, S, 9). frames: the slots of depth and points. depth (B, D, H, W, 1) and points
     (B, D, H, W, 3) with their confidences (B, D, H, W). tracks: (T, S, Q, 2) of the first T windows after every
     iteration; visibility, confidence: (T, S, Q). maps: (B, S, h, w, C), the features that the tracker correlates.
+    patches: see :class:`vggt_ros.network.aggregator.Features`.
     """
 
     pose: list[Tensor] | None
@@ -51,6 +52,7 @@ class Outputs(NamedTuple):
     visibility: Tensor | None
     confidence: Tensor | None
     maps: Tensor | None
+    patches: tuple[Tensor, ...] = ()
 
 
 def low_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -73,12 +75,13 @@ def predict(
     tracked: int | None = None,
     iterations: int = 4,
     dtype: torch.dtype = torch.float32,
+    heads: Sequence[str] = HEADS,
 ) -> Outputs:
     """Windows (B, S, 3, H, W) -> what the heads say.
 
     depth_frames: the slots whose depth and points are wanted. queries: (B, Q, 2) pixels of the first frames, None for
     no tracking; they are followed in the first ``tracked`` windows, None = all. dtype: of attention and dense heads;
-    cameras and tracker are float32.
+    cameras and tracker are float32. heads: the ones that are asked.
     """
     batch, frames = images.shape[:2]
     aggregator, patch = network.aggregator, network.config.patch_size
@@ -93,12 +96,13 @@ def predict(
         rope = rope_table(grid, SPECIAL_TOKENS, aggregator.head_dim, images.device)
         entered = aggregator.frame_blocks[0](tokens.flatten(0, 1), rope).unflatten(0, (batch, frames))
         features = aggregator.decode(entered, grid, range(frames))
-    pose = None if network.camera_head is None else network.camera_head(features.camera)
+    camera = network.camera_head if 'camera' in heads else None
+    pose = None if camera is None else camera(features.camera)
 
     chosen = list(depth_frames)
     dense: list[tuple[Tensor, Tensor] | None] = []
-    for head in (network.depth_head, network.point_head):
-        if head is None or not chosen:
+    for name, head in (('depth', network.depth_head), ('point', network.point_head)):
+        if head is None or name not in heads or not chosen:
             dense.append(None)
             continue
         with low_precision(images.device, dtype):
@@ -106,14 +110,14 @@ def predict(
         dense.append((value.unflatten(0, (batch, -1)), sigma.unflatten(0, (batch, -1))))
 
     tracks, visibility, confidence, maps = None, None, None, None
-    if network.track_head is not None and queries is not None and queries.numel():
+    if network.track_head is not None and 'track' in heads and queries is not None and queries.numel():
         tracker = network.track_head.tracker
         with low_precision(images.device, dtype):
             maps = network.track_head.feature_extractor([layer.flatten(0, 1) for layer in features.patches], grid)
         maps = maps.float().unflatten(0, (batch, frames))
         tracks, visibility, confidence = tracker(maps[:tracked], queries[:tracked], iterations)
         maps = tracker.fmap_norm(maps.permute(0, 1, 3, 4, 2))
-    return Outputs(pose, chosen, dense[0], dense[1], tracks, visibility, confidence, maps)
+    return Outputs(pose, chosen, dense[0], dense[1], tracks, visibility, confidence, maps, features.patches)
 
 
 def loss_parts(outputs: Outputs, batch: Batch, config: LossConfig) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from vggt_ros import camera
 from vggt_ros.camera import PixelMap
 from vggt_ros.odometry.alignment import CONFIDENT, STRIDE, _depth_edges, weighted_median
+from vggt_ros.odometry.ground import fit_ground
 from vggt_ros.odometry.scale import FIXED, NoMeasurement, ScaleMeasurement
 
 ENOUGH = 50  # sampled pixels below which an image says nothing
@@ -201,78 +202,25 @@ def baseline_scale(
 
 
 def height_scale(
-    depth: np.ndarray,
-    confidence: np.ndarray,
-    K: np.ndarray,
-    down: np.ndarray,
-    height: float,
-    *,
-    height_sigma: float = 0.0,
-    max_tilt: float = np.radians(10.0),
-    seed: int = 0,
+    depth: np.ndarray, confidence: np.ndarray, K: np.ndarray, down: np.ndarray, height: float, height_sigma: float = 0.0
 ) -> ScaleMeasurement | NoMeasurement:
-    """Compare the camera's known height with its distance from the ground plane.
+    """Compare the camera's known height with its distance from the ground plane, see :func:`ground.fit_ground`.
 
     depth, confidence: (h, w), map units; K: (3, 3) in the same pixels. down: (3,) unit vector of gravity in the optical
     frame. height, height_sigma: metres of the optical centre above the ground the robot stands on.
-    Refused when the plane is tilted from gravity by more than ``max_tilt`` (rad), is less than a quarter of what is
-    seen below the horizon, or has much beneath it.
+    A lone table top that hides the floor is a plane too: the filter's gate has to refuse it.
     """
     name = 'height'
     if depth.ndim != 2 or depth.shape != confidence.shape:
         raise ValueError(f'depth {depth.shape} and confidence {confidence.shape} must be (h, w) of the same size')
     if not height > 0 or not height_sigma >= 0:
         raise ValueError(f'the height must be positive, not {height} +- {height_sigma} m')
-    grid = slice(STRIDE // 2, None, STRIDE)
-    points = camera.unproject(depth, K)[grid, grid].reshape(-1, 3)
-    weight = confidence[grid, grid].ravel()
-    with np.errstate(invalid='ignore'):
-        usable = (points[:, 2] > 0) & np.isfinite(points).all(1) & (weight > 0)
-        usable &= points @ down > np.sin(np.radians(5.0)) * np.linalg.norm(points, axis=1)
-    if usable.sum() < ENOUGH:
-        return NoMeasurement(name, f'only {usable.sum()} samples with depth and confidence below the horizon')
-    points = points[usable & (weight >= np.quantile(weight[usable], CONFIDENT))]
-
-    plane = _ground(points, down, max_tilt, np.random.default_rng(seed))
-    if isinstance(plane, str):
-        return NoMeasurement(name, plane)
-    variance = DEPTH_FLOOR**2 + 0.01**2 + (height_sigma / height) ** 2
+    ground = fit_ground(depth, confidence, K, down)
+    if isinstance(ground, str):
+        return NoMeasurement(name, ground)
+    plane, sigma = ground
+    variance = DEPTH_FLOOR**2 + sigma**2 + (height_sigma / height) ** 2
     return ScaleMeasurement(name, math.log(height * float(np.linalg.norm(plane))), variance)
-
-
-def _ground(points: np.ndarray, down: np.ndarray, max_tilt: float, rng: np.random.Generator) -> np.ndarray | str:
-    """The level plane with nothing beneath, (3,) q with q . p = 1 for its points p (N, 3), or why there is none.
-
-    q points along the normal, 1 / |q| is the distance; a relative error of depth is the same residual at every range.
-    RANSAC over q with MSAC's score (Torr and Zisserman 2000) less the points beneath (a table's top is not the ground),
-    then Tukey's biweight: it redescends, because the foot of a wall lies near the plane on one side only.
-    """
-    tolerance = 0.05
-    triples = points[rng.integers(0, len(points), (300, 3))]
-    triples = triples[np.abs(np.linalg.det(triples)) > 1e-6 * np.linalg.norm(triples, axis=-1).prod(-1)]
-    q = np.linalg.solve(triples, np.ones((len(triples), 3, 1)))[..., 0]
-    q = q[q @ down > np.cos(max_tilt) * np.linalg.norm(q, axis=1)]
-    if not len(q):
-        return f'no level surface within {np.degrees(max_tilt):.0f} deg of gravity'
-    residual = points @ q.T - 1
-    inside = np.maximum(0.0, 1 - (residual / tolerance) ** 2)
-    plane = q[np.argmax(inside.sum(0) - 2 * (residual > 2 * tolerance).sum(0))]
-    for _ in range(10):
-        residual = np.abs(points @ plane - 1)
-        near = residual[residual < tolerance]
-        noise = max(1.48 * float(np.median(near)), 0.002) if len(near) else tolerance
-        share = np.maximum(0.0, 1 - (residual / (4.685 * noise)) ** 2)
-        plane, _, rank, _ = np.linalg.lstsq(share[:, None] * points, share, rcond=1e-3)
-        if rank < 3:
-            return 'the ground in view is a line: its height is not determined'
-    residual = points @ plane - 1
-    ground, beneath = np.mean(np.abs(residual) < tolerance), np.mean(residual > 2 * tolerance)
-    if ground < 0.25 or beneath > 0.1:
-        return f'no ground: {ground:.0%} of the lower view is one plane, {beneath:.0%} lies beneath'
-    tilt = math.acos(min(1.0, float(plane @ down) / float(np.linalg.norm(plane))))
-    if tilt > max_tilt:
-        return f'the plane is tilted by {np.degrees(tilt):.0f} deg from gravity'
-    return plane
 
 
 def fixed_scale(factor: float, map_units: float = 1.0) -> ScaleMeasurement:

@@ -181,13 +181,16 @@ def test_weight_decay_is_for_matrices_only(tmp_path):
 
 
 def test_heads_learn_at_their_own_rate(tmp_path):
-    trainer = Trainer(training_small.config(**{'optimizer.heads': 0.25}), tmp_path, CPU)
+    trainer = Trainer(training_small.config(**{'optimizer.heads': {'depth': 0.25}}), tmp_path, CPU)
     trainer.train_step(next(stream.batches(trainer.config, CPU)))
     rates = {id(one): group['lr'] for group in trainer.optimizer.param_groups for one in group['params']}
     aggregator = {rates[id(one)] for one in trainer.network.aggregator.parameters()}
     heads = {rates[id(one)] for one in trainer.network.depth_head.parameters()}
     assert aggregator == {0.0005}  # half of 0.001 in the first of two steps of warm-up
     assert heads == {0.25 * 0.0005}
+    assert {rates[id(one)] for one in trainer.network.camera_head.parameters()} == aggregator
+    with pytest.raises(ConfigError, match=r"optimizer.heads: 'point' is not one of the heads"):
+        training_small.config(**{'optimizer.heads': {'point': 0.5}})
 
 
 def test_a_stage_may_leave_heads_out(tmp_path):

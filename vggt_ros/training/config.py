@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ class OptimizerConfig:
     """AdamW with a trapezoid: linear warm-up, constant, linear decay to 0 over the last ``decay`` share of the steps.
 
     The constant part may be made longer after the fact (``--steps``). clip: largest norm of all gradients together.
-    ema: decay of the exponential mean of the weights, which is what is validated and exported. heads: learning rate of
-    the heads, as a share of the aggregator's.
+    ema: decay of the exponential mean of the weights, which is what is validated and exported. heads: learning rate
+    of each head, as a share of the aggregator's; 1 where nothing is said.
     """
 
     learning_rate: float
@@ -119,7 +119,7 @@ class OptimizerConfig:
     decay: float
     clip: float
     ema: float
-    heads: float = 1.0
+    heads: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,11 @@ class TrainConfig:
         )
         for name in ('frames_per_step', 'worlds', 'frames', 'slots', 'uses', 'queries'):
             problems += [f'data.{name} must be positive'] * (getattr(data, name) < 1)
+        problems += [
+            f'optimizer.heads: {head!r} is not one of the heads {", ".join(self.heads)}'
+            for head in self.optimizer.heads
+            if head not in self.heads
+        ]
         problems += ['run.steps must be positive'] * (run.steps < 1)
         problems += ['optimizer.decay is a share'] * (not 0 <= self.optimizer.decay <= 1)
         problems += [f'data.fov {data.fov} must lie between 1 and 170 degrees'] * (

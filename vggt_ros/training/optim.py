@@ -41,20 +41,20 @@ def make_adamw(modules: nn.ModuleDict, config: OptimizerConfig) -> torch.optim.A
     Each group's ``share`` is what its learning rate is multiplied by: the last layers of heads write poses and pixels
     directly, and steps that suit the aggregator shake them.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for name, one in modules.named_parameters():
         if one.requires_grad:
-            head = name.startswith('network.') and not name.startswith('network.aggregator.')
-            groups.setdefault((decays(name, one), head), []).append(one)
+            part = name.removeprefix('network.').split('.')[0]
+            groups.setdefault((decays(name, one), part.removesuffix('_head')), []).append(one)
     if not groups:
         raise ConfigError('run.frozen leaves no parameter to train')
     settings: list[dict[str, Any]] = [
         {
             'params': parameters,
             'weight_decay': config.weight_decay if decayed else 0.0,
-            'share': config.heads if head else 1.0,
+            'share': config.heads.get(part, 1.0),
         }
-        for (decayed, head), parameters in groups.items()
+        for (decayed, part), parameters in groups.items()
     ]
     fused = settings[0]['params'][0].is_cuda
     return torch.optim.AdamW(settings, lr=config.learning_rate, betas=config.betas, fused=fused)

@@ -390,7 +390,7 @@ class Corridor:
 
 def test_no_false_loop_in_a_look_alike_corridor():
     corridor = Corridor(1, np.radians(0.2), 0.006, 0.003)
-    index, verifier, candidate = PlaceIndex(), LoopVerifier(), None
+    index, verifier, lost, candidate = PlaceIndex(), LoopVerifier(), LoopVerifier(), None
     accepted, fooled = [], 0
     for query in range(len(corridor.frames)):
         candidates = index.add(query, corridor.descriptor(query))
@@ -400,6 +400,9 @@ def test_no_false_loop_in_a_look_alike_corridor():
         one = corridor.evidence(query, candidate.index, candidate.rivals)
         decision, error = verifier.judge(one), corridor.error(query, candidate.index, one)
         assert decision.verdict is not Verdict.ACCEPT or error < 0.3
+        # Without any idea of where it is, too: the bays that it knows are each other's rivals.
+        unaware = lost.judge(replace(one, drift=None))
+        assert unaware.verdict is not Verdict.ACCEPT or error < 0.3
         fooled += error > 3
         if decision.verdict is Verdict.ACCEPT:
             accepted.append(query)

@@ -11,8 +11,8 @@ from vggt_ros.odometry.alignment import STRIDE
 
 HORIZON = math.sin(math.radians(5.0))  # rays less below the horizon meet the ground too far away to tell its height
 LEVEL = math.cos(math.radians(35.0))  # of a patch's normal: depth is noisy, and walls are far from it
-TOLERANCE = 0.05  # relative depth error of a point on the plane
-SLOPE = math.radians(1.5)  # standard deviation of a floor's slope and of gravity together
+TOLERANCE = 0.03  # relative depth error of a point on the plane
+SLOPE = math.radians(1.0)  # standard deviation of a floor's slope and of gravity together
 PATCHES = 30  # of an image that err independently, at most
 
 
@@ -62,7 +62,7 @@ def fit_ground(
 
     on_plane = np.mean(np.abs(floor @ plane - 1) < TOLERANCE)
     beneath = np.mean(points @ plane - 1 > 2 * TOLERANCE)
-    if on_plane < 0.5 or beneath > 0.05:
+    if on_plane < 0.3 or beneath > 0.05:
         return f'no ground: {on_plane:.0%} of what is level lies in one plane, {beneath:.0%} of the points beneath it'
     size = float(np.linalg.norm(plane))
     tilt = math.acos(min(1.0, float(plane @ down) / size))

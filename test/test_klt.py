@@ -1,0 +1,187 @@
+"""The corner tracker against exact flow, noise, and images that hold nothing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from vggt_ros.odometry.klt import Corners, KltConfig, KltTracker, common, noise_level, working_size
+from vggt_ros.synthetic.effects import exposure
+from vggt_ros.synthetic.sequence import RenderedSequence, make_sequence
+from vggt_ros.types import Frame
+
+SIZE = (320, 240)
+
+
+@pytest.fixture(scope='module')
+def sequence() -> RenderedSequence:
+    return make_sequence('room', 3, 'handheld', 5, SIZE, rate=20.0, samples=2)
+
+
+def texture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 of smooth random blobs, corners everywhere."""
+    rng = np.random.default_rng(seed)
+    grey = cv2.GaussianBlur(rng.normal(size=(size[1], size[0])), (0, 0), 2.5)
+    grey = np.clip(128 + 45 * grey / grey.std(), 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def frame(index: int, image: np.ndarray, valid: np.ndarray | None = None) -> Frame:
+    return Frame(index, 1_000_000_000 + index * 33_333_333, image, valid=valid)
+
+
+def shifted(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    matrix = np.array([[1, 0, x], [0, 1, y]], np.float64)
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def track_errors(sequence: RenderedSequence, a: Corners, b: Corners) -> np.ndarray:
+    """px at 518, of corners that are still seen and were not at the edge of something nearer."""
+    rows_a, rows_b = common(a, b)
+    truth = sequence.tracks(a.uv, a.index)
+    error = np.linalg.norm(truth.uv[0, b.index].numpy()[rows_a] - b.uv[rows_b], axis=1) / a.unit
+    return error[truth.visible[0, b.index].numpy()[rows_a]]
+
+
+def test_corners_follow_the_surface(sequence):
+    tracker = KltTracker()
+    corners = [tracker.update(one) for one in sequence.frames]
+    assert all(150 < len(one) <= 600 for one in corners)
+    following, later = track_errors(sequence, *corners[:2]), track_errors(sequence, corners[0], corners[-1])
+    assert len(following) > 0.7 * len(corners[0])
+    assert np.median(following) < 0.2
+    assert np.mean(following > 2) < 0.06
+    assert np.median(later) < 0.6
+
+
+@pytest.mark.parametrize(
+    ('size', 'shift'), [((320, 240), (3.3, -1.7)), ((1036, 777), (25.5, -12.25)), ((360, 640), (9, 9))]
+)
+def test_positions_are_source_pixels_whatever_the_size(size, shift):
+    image = texture(size)
+    tracker = KltTracker()
+    a = tracker.update(frame(0, image))
+    b = tracker.update(frame(1, shifted(image, *shift)))
+    rows_a, rows_b = common(a, b)
+    inner = ((b.uv[rows_b] > 40) & (b.uv[rows_b] < np.array(size) - 40)).all(axis=1)
+    assert inner.sum() > 80
+    error = (b.uv[rows_b] - a.uv[rows_a] - shift)[inner] / a.unit
+    assert np.abs(np.median(error, axis=0)).max() < 0.1
+    assert np.percentile(np.linalg.norm(error, axis=1), 90) < 0.2
+    assert max(working_size(size).size) <= 518
+
+
+def test_ids_are_ascending_unique_and_never_used_again():
+    tracker, seen, last = KltTracker(), set(), None
+    for i in range(12):
+        corners = tracker.update(frame(i, texture(SIZE, seed=i // 4) if i % 4 else np.zeros((240, 320, 3), np.uint8)))
+        assert (np.diff(corners.id) > 0).all()
+        if last is not None:
+            fresh = set(corners.id) - set(last.id)
+            assert not fresh & seen
+        seen |= set(corners.id)
+        last = corners
+    assert len(seen) > 600
+
+
+def test_noise_at_standstill_does_not_add_up():
+    rng, image = np.random.default_rng(0), texture(SIZE).astype(np.float32)
+    noise = rng.normal(0, 8, (8, 240, 320, 3)).astype(np.float32)
+    tracker = KltTracker()
+    first = tracker.update(frame(0, np.clip(image + noise[0], 0, 255).astype(np.uint8)))
+    for i in range(1, 80):
+        noisy = image + np.roll(noise[rng.integers(8)], rng.integers(200), axis=1)
+        corners = tracker.update(frame(i, np.clip(noisy, 0, 255).astype(np.uint8)))
+        rows, now = common(first, corners)
+        assert len(rows) > 0.9 * len(first)
+        assert np.median(np.linalg.norm(corners.uv[now] - first.uv[rows], axis=1)) < 0.2
+
+
+@pytest.mark.parametrize('sigma', [0, 2, 5, 8])
+@pytest.mark.parametrize('size', [(320, 240), (640, 480)])
+def test_noise_alone_makes_no_corners(sigma, size):
+    rng, tracker = np.random.default_rng(1), KltTracker()
+    for i in range(3):
+        image = 120 + rng.normal(0, sigma, (size[1], size[0], 3))
+        assert len(tracker.update(frame(i, np.clip(image, 0, 255).astype(np.uint8)))) <= 3
+
+
+def test_noise_level_is_measured_on_texture():
+    rng, grey = np.random.default_rng(0), texture((640, 480))[..., 0]
+    for sigma in (2.0, 5.0, 10.0):
+        noisy = np.clip(grey + rng.normal(0, sigma, grey.shape), 0, 255).astype(np.uint8)
+        assert noise_level(noisy) == pytest.approx(sigma, rel=0.2)
+
+
+def test_a_blank_image_ends_tracks_and_texture_brings_them_back():
+    tracker, image = KltTracker(), texture(SIZE)
+    before = tracker.update(frame(0, image))
+    assert len(tracker.update(frame(1, np.full((240, 320, 3), 90, np.uint8)))) == 0
+    after = tracker.update(frame(2, image))
+    assert len(after) > 100
+    assert not set(before.id) & set(after.id)
+
+
+def test_a_new_size_ends_all_tracks():
+    tracker = KltTracker()
+    a = tracker.update(frame(0, texture((320, 240))))
+    b = tracker.update(frame(1, texture((240, 320))))
+    assert len(b) > 100
+    assert len(common(a, b)[0]) == 0
+    assert not set(a.id) & set(b.id)
+    assert (b.uv < (240, 320)).all()
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 200), (16, 16)])
+def test_tiny_images_do_no_harm(size):
+    tracker = KltTracker()
+    for i in range(3):
+        assert len(tracker.update(frame(i, texture((64, 64))[: size[1], : size[0]]))) <= 600
+
+
+def test_a_change_of_exposure_is_measured_and_survived(sequence):
+    image = sequence.images[0]
+    tracker = KltTracker()
+    a = tracker.update(frame(0, image))
+    b = tracker.update(frame(1, exposure(shifted(image, 4, 2), -1.0)))
+    rows_a, rows_b = common(a, b)
+    assert b.gain == pytest.approx(-1 / 2.2, abs=0.1)
+    assert len(rows_a) > 0.6 * len(a)
+    np.testing.assert_allclose(np.median(b.uv[rows_b] - a.uv[rows_a], axis=0), (4, 2), atol=0.1)
+    assert tracker.update(frame(2, exposure(shifted(image, 8, 4), -1.0))).gain == pytest.approx(0, abs=0.03)
+
+
+def test_the_rim_of_the_valid_area_holds_no_corners():
+    image, valid = texture(SIZE), np.zeros((240, 320), bool)
+    valid[40:200, 50:270] = True
+    tracker = KltTracker()
+    for i in range(4):
+        moving = shifted(image, 3 * i, 0)
+        moving[~valid] = 0
+        corners = tracker.update(frame(i, moving, valid))
+        assert len(corners) > 50
+        assert ((corners.uv >= (59, 49)) & (corners.uv <= (260, 190))).all()
+
+
+def test_history_is_bounded_and_exact():
+    tracker = KltTracker(KltConfig(history=5))
+    image = texture((160, 120))
+    seen = [tracker.update(frame(i, shifted(image, 0.7 * i, 0))) for i in range(0, 40, 2)]
+    assert tracker.at(seen[-5].index) is seen[-5]
+    assert tracker.at(seen[-1].index) is seen[-1]
+    assert tracker.at(seen[-6].index) is None
+    assert tracker.at(37) is None
+    tracker.reset()
+    assert tracker.at(38) is None
+
+
+def test_bad_input_is_named():
+    tracker = KltTracker()
+    tracker.update(frame(3, texture(SIZE)))
+    with pytest.raises(ValueError, match='frame 3 comes after frame 3'):
+        tracker.update(frame(3, texture(SIZE)))
+    with pytest.raises(ValueError, match='uint8'):
+        tracker.update(frame(4, texture(SIZE)[..., 0]))
+    with pytest.raises(ValueError, match='odd'):
+        KltConfig(window=10)

@@ -203,7 +203,7 @@ def wall(distance: float, T: np.ndarray | None = None) -> View:
 def test_conflict_is_seeing_through_a_surface_not_being_behind_one():
     ahead = np.eye(4)
     ahead[2, 3] = 1.0
-    share, samples = conflict([wall(3.0)], [wall(2.0, ahead)])
+    share, samples = conflict([wall(3.0)], [wall(2.0, ahead)], stride=4)
     assert share == 0
     assert samples > 500
     # The other sees 1 m through the wall.
@@ -377,7 +377,7 @@ class Corridor:
             loop=by_loop,
             depth=float(np.nanmedian(self.view(query).depth)),
             drift=None if lost else drift_covariance(self.T_map[candidate : query + 1], *self.sigmas),
-            conflict=conflict(near, old, stride=8),
+            conflict=conflict(near, old),
             rivals=[self.T_map[i] for i in rivals],
         )
 

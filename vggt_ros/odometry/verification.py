@@ -52,7 +52,7 @@ def moved(view: View, correction: Similarity) -> View:
 
 
 def conflict(
-    first: Sequence[View], second: Sequence[View], tolerance: float = 0.1, stride: int = 4
+    first: Sequence[View], second: Sequence[View], tolerance: float = 0.1, stride: int = 8
 ) -> tuple[float, int]:
     """How much two sets of views of one map contradict each other.
 
@@ -62,18 +62,27 @@ def conflict(
     surroundings differ: views beyond it take part, and the network need not have seen them together.
     """
     agree = against = 0
-    for one, other in [(a, b) for a in first for b in second] + [(b, a) for a in first for b in second]:
-        points = camera.unproject(one.depth, one.K)[stride // 2 :: stride, stride // 2 :: stride].reshape(-1, 3)
-        local = camera.transform(camera.invert(other.T_map_camera) @ one.T_map_camera, points[points[:, 2] > 0])
-        local = local[local[:, 2] > 1e-6]
-        uv = np.rint(camera.project(local, other.K)).astype(int)
-        inside = np.all((uv >= 0) & (uv < other.depth.shape[::-1]), axis=1)
-        seen = other.depth[uv[inside, 1], uv[inside, 0]]
-        with np.errstate(invalid='ignore', divide='ignore'):
-            ratio = local[inside, 2] / seen
-        agree += int(np.sum(np.abs(ratio - 1) <= tolerance))
-        against += int(np.sum(ratio < 1 - tolerance))
+    for ones, others in ((first, second), (second, first)):
+        for one in ones:
+            points = _surface(one, stride)
+            for other in others:
+                local = camera.transform(camera.invert(other.T_map_camera), points)
+                local = local[local[:, 2] > 1e-6]
+                uv = np.rint(camera.project(local, other.K)).astype(int)
+                inside = np.all((uv >= 0) & (uv < other.depth.shape[::-1]), axis=1)
+                with np.errstate(invalid='ignore', divide='ignore'):
+                    ratio = local[inside, 2] / other.depth[uv[inside, 1], uv[inside, 0]]
+                agree += int(np.sum(np.abs(ratio - 1) <= tolerance))
+                against += int(np.sum(ratio < 1 - tolerance))
     return against / max(agree + against, 1), agree + against
+
+
+def _surface(view: View, stride: int) -> np.ndarray:
+    """(N, 3) every ``stride``-th pixel's point in the map."""
+    uv = camera.pixel_grid((view.depth.shape[1], view.depth.shape[0]))[stride // 2 :: stride, stride // 2 :: stride]
+    depth = view.depth[stride // 2 :: stride, stride // 2 :: stride]
+    points = (camera.rays(uv, view.K) * depth[..., None])[depth > 0]
+    return camera.transform(view.T_map_camera, points)
 
 
 def drift_covariance(

@@ -172,6 +172,7 @@ def test_history_is_bounded_and_exact():
     assert tracker.at(seen[-1].index) is seen[-1]
     assert tracker.at(seen[-6].index) is None
     assert tracker.at(37) is None
+    assert tracker.since(34) == seen[-2:]
     tracker.reset()
     assert tracker.at(38) is None
 

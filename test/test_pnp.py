@@ -11,8 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import fit, invert, pixel_grid, project, rays, transform
 from vggt_ros.odometry.klt import Corners, KltTracker
-from vggt_ros.odometry.pnp import CameraPose, PoseError, PoseTracker, depth_at
-from vggt_ros.synthetic.sequence import default_intrinsics, make_sequence
+from vggt_ros.odometry.pnp import CameraPose, PoseError, PoseTracker
+from vggt_ros.odometry.transfer import DepthCloud, depth_at
+from vggt_ros.synthetic.sequence import RenderedSequence, default_intrinsics, make_sequence
 from vggt_ros.types import Estimate, Frame, Scale, State
 
 SIZE = (640, 480)
@@ -141,7 +142,7 @@ def test_smooth_errors_of_depth_are_seen_in_the_covariance():
 
 def test_the_reference_s_own_error_is_carried_on():
     covariance = np.diag([0.02, 0.02, 0.02, 0.01, 0.01, 0.01]) ** 2
-    draws = [Draw(seed, step=1.0, turn=1.0).locate(covariance)[:2] for seed in range(100)]
+    draws = [Draw(seed, step=0.5, turn=1.0).locate(covariance)[:2] for seed in range(100)]
     assert 0.5 < np.mean([nees(*draw) for draw in draws]) < 2
     _, estimate = draws[0]
     assert np.trace(estimate.motion_covariance) < 0.2 * np.trace(estimate.covariance)
@@ -224,21 +225,81 @@ def test_depth_is_exact_on_planes_and_unknown_at_edges():
     assert np.isnan(depth_at(np.ones((2, 2)), np.ones((1, 2)))).all()
 
 
-def test_corners_that_are_still_followed_take_over_a_late_solution():
+@pytest.fixture(scope='module')
+def sequence() -> RenderedSequence:
+    return make_sequence('room', 5, 'handheld', 11, (320, 240), rate=25.0)
+
+
+def solution(sequence: RenderedSequence, index: int) -> Estimate:
+    """The truth of one frame, as an estimate."""
+    pixel_map = fit(sequence.size)
+    uv = np.rint(pixel_map.to_source(pixel_grid(pixel_map.size))).astype(int)
+    column, row = np.moveaxis(np.clip(uv, 0, np.array(sequence.size) - 1), -1, 0)
+    depth = sequence.depth[index][row, column]
+    k = pixel_map.K_to_network(sequence.K)
+    return solved(sequence.trajectory.T_world_camera[index], depth, index, K=k, map=pixel_map)
+
+
+def test_depth_is_handed_on_to_another_view(sequence):
+    poses, size = sequence.trajectory.T_world_camera, sequence.size
+    cloud = DepthCloud(solution(sequence, 0).depth, solution(sequence, 0).K)
+    uv = np.random.default_rng(0).uniform((5, 5), (314, 234), (400, 2))
+    depth = cloud.depth_at(uv, invert(poses[0]) @ poses[10], sequence.K, size)
+    column, row = np.rint(uv).astype(int).T
+    ratio = depth / sequence.depth[10][row, column]
+    known = np.isfinite(ratio)
+    assert known.mean() > 0.4
+    assert np.median(np.abs(ratio[known] - 1)) < 0.01
+    assert np.mean(np.abs(ratio[known] - 1) > 0.05) < 0.03
+    behind = pose(degrees=(0, 180, 0))
+    assert np.isnan(cloud.depth_at(uv, behind, sequence.K, size)).all()
+
+
+def test_corners_that_live_for_three_images_carry_the_pose_on(sequence):
+    poses, images = sequence.trajectory.T_world_camera, []
+    rng = np.random.default_rng(0)
+    places: list[list] = [[] for _ in poses]
+    for born in range(-2, len(poses)):
+        queries = rng.uniform((2, 2), (317, 237), (60, 2))
+        tracks = sequence.tracks(queries, max(born, 0))
+        for i in range(max(born, 0), min(born + 3, len(poses))):
+            for q in np.flatnonzero(tracks.visible[0, i].numpy()):
+                places[i].append((1000 * (born + 2) + q, *tracks.uv[0, i, q].tolist()))
+    for i, rows in enumerate(places):
+        ids, u, v = np.array(sorted(rows)).T
+        images.append(seen(i, np.stack([u, v], axis=1), ids.astype(np.int64), sequence.size))
+    assert not set(images[0].id) & set(images[10].id)
+    each = PoseTracker()
+    each.carry(images[0], solution(sequence, 0))
+    for image in images[1:]:
+        located = each.locate(image)
+        error = error_of(poses[image.index], located)
+        assert np.linalg.norm(error[:3]) < 0.02
+        assert located.reference == 0
+    late = PoseTracker()
+    late.carry(images[0], solution(sequence, 0), later=images[1:])
+    assert np.linalg.norm(error_of(poses[10], late.locate(images[10]))[:3]) < 0.02
+    # The way over other corners costs certainty.
+    direct = PoseTracker()
+    direct.carry(images[8], solution(sequence, 8))
+    assert np.trace(located.covariance[3:, 3:]) > 1.5 * np.trace(direct.locate(images[10]).covariance[3:, 3:])
+    forgetful = PoseTracker()
+    forgetful.carry(images[0], solution(sequence, 0))
+    with pytest.raises(PoseError, match='only 0 of'):
+        forgetful.locate(images[10])
+
+
+def test_corners_that_are_still_followed_take_over_a_late_solution(sequence):
     """Images are rendered, tracked, and solved late: every pose in between is that of the truth."""
-    sequence = make_sequence('room', 5, 'handheld', 11, (320, 240), rate=25.0)
-    pixel_map, poses = fit((320, 240)), sequence.trajectory.T_world_camera
+    poses = sequence.trajectory.T_world_camera
     klt, tracker, errors, references = KltTracker(), PoseTracker(), [], set()
     for frame in sequence.frames:
         corners = klt.update(frame)
         late = frame.index - 4
         if late >= 0 and late % 3 == 0:
-            uv = np.rint(pixel_map.to_source(pixel_grid(pixel_map.size))).astype(int)
-            column, row = np.moveaxis(np.clip(uv, 0, (319, 239)), -1, 0)
-            estimate = solved(
-                poses[late], sequence.depth[late][row, column], late, K=pixel_map.K_to_network(frame.K), map=pixel_map
-            )
-            assert tracker.carry(klt.at(late), estimate) > 60
+            first = klt.at(late)
+            assert first is not None
+            assert tracker.carry(first, solution(sequence, late), later=klt.since(late)) > 60
         if late >= 0:
             pose_now = tracker.locate(corners)
             references.add(pose_now.reference)

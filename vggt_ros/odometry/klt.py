@@ -120,6 +120,10 @@ class KltTracker:
         """The corners of the image with this index, or None when it is unknown or too long ago."""
         return self._history.get(index)
 
+    def since(self, index: int) -> list[Corners]:
+        """The corners of all remembered images after this one, oldest first."""
+        return [corners for number, corners in self._history.items() if number > index]
+
     def update(self, frame: Frame) -> Corners:
         """Follow the corners into ``frame`` and add new ones where there are too few.
 

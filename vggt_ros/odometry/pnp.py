@@ -2,11 +2,13 @@
 
 A window takes its time; meanwhile the corners of a frame that it solved are still being followed. Perspective-n-point
 on them gives the motion since that frame. When a newer frame is solved, ``carry`` takes the points over from the
-corners that were alive in it, however long ago that was, as long as the tracker remembers them.
+corners that were alive in it, however long ago that was, as long as the tracker remembers them. Corners that appear
+later take the depth that the solved frame has where they are, so that a pose does not end with the first corners.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import invert, project, rays, transform
 from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.transfer import DepthCloud, depth_at
 from vggt_ros.types import Estimate
 
-EDGE = 0.1  # |d log z| across 3 x 3 pixels beyond which a corner may belong to either side of a depth edge
 CHI2 = 9.21  # 99 % of two degrees of freedom
 MEDIAN_CHI2 = 1.386  # median of two degrees of freedom
 CELL = 80  # px at 518 within which errors of depth are alike
@@ -35,7 +37,8 @@ class PnpConfig:
     pixel: standard deviation of a corner's place. depth: relative standard deviation of a point's depth against the
     others in the same frame. reprojection: RANSAC's threshold. iterations, confidence: of RANSAC. min_points: corners
     that carry depth. min_inliers, min_share: of them that must agree. max_rotation (rad), max_translation (share of
-    the points' median depth): standard deviations beyond which the points do not determine the pose.
+    the points' median depth): standard deviations beyond which the points do not determine the pose. adopt_share:
+    least share of points that agree for new corners to take depth through that pose.
     """
 
     pixel: float = 0.5
@@ -43,11 +46,12 @@ class PnpConfig:
     reprojection: float = 3.0
     iterations: int = 200
     confidence: float = 0.999
-    min_points: int = 20
-    min_inliers: int = 15
+    min_points: int = 25
+    min_inliers: int = 20
     min_share: float = 0.25
-    max_rotation: float = float(np.radians(2.0))
+    max_rotation: float = float(np.radians(1.0))
     max_translation: float = 0.05
+    adopt_share: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +88,18 @@ class PoseTracker:
         self._estimate: Estimate | None = None
         self._id = np.zeros(0, np.int64)
         self._points = np.zeros((0, 3))
+        self._inherited = np.zeros((0, 6, 6))  # covariance of the pose through which each point got its depth
+        self._carried = 0  # points that got theirs from their own pixel; they come first
         self._scale_sigma = 0.0
 
-    def carry(self, corners: Corners, estimate: Estimate, scale_sigma: float = 0.01) -> int:
+    def carry(
+        self, corners: Corners, estimate: Estimate, scale_sigma: float = 0.01, later: Sequence[Corners] = ()
+    ) -> int:
         """Give the corners of a solved frame its depth; they replace the points held before. Returns their number.
 
         corners: of the image that was solved, as the tracker remembers them. scale_sigma: standard deviation of the
-        log of the map's scale at this frame, common to all points.
+        log of the map's scale at this frame, common to all points. later: of the images since then, oldest first: where
+        the first corners end on the way, new ones take over.
         Raises ValueError when corners and estimate are of different images.
         """
         if corners.index != estimate.frame.index or corners.size != estimate.map.source:
@@ -102,8 +111,12 @@ class PoseTracker:
         points = rays(uv, estimate.K) * depth_at(estimate.depth, uv)[:, None]
         known = np.isfinite(points[:, 2])
         self._estimate, self._scale_sigma = estimate, scale_sigma
+        self._cloud = DepthCloud(estimate.depth, estimate.K)
         self._id, self._points = corners.id[known], points[known]
-        return int(known.sum())
+        self._carried = len(self._id)
+        self._inherited = np.zeros((self._carried, 6, 6))
+        self._catch_up(later)
+        return self._carried
 
     def locate(self, corners: Corners, K: np.ndarray | None = None) -> CameraPose:
         """Where the camera was when it saw ``corners``.
@@ -126,12 +139,15 @@ class PoseTracker:
         share = float(inliers.mean())
         if inliers.sum() < config.min_inliers or share < config.min_share:
             raise PoseError(f'only {inliers.sum()} of {len(ids)} points agree on a pose')
-        covariance = _inverse(information) * factor
+        covariance = _inverse(information) * factor + self._inherited[held[inliers]].mean(axis=0)
         median_depth = float(np.median(points[inliers, 2]))
         sigma = np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]), np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])
         if not (sigma[0] < config.max_translation * median_depth and sigma[1] < config.max_rotation):
             raise PoseError(f'the points leave {sigma[0] / median_depth:.1%} of the depth and {sigma[1]:.3f} rad open')
+        if share >= config.adopt_share:
+            self._adopt(corners, T, K, covariance)
         # A common error of depth stretches the way since the reference.
+        covariance = covariance.copy()
         covariance[:3, :3] += self._scale_sigma**2 * np.outer(T[:3, 3], T[:3, 3])
         turn = np.kron(np.eye(2), estimate.T_map_camera[:3, :3])
         motion_covariance = turn @ covariance @ turn.T
@@ -151,6 +167,34 @@ class PoseTracker:
             inliers=ids[inliers],
             residual=float(np.median(error)) / corners.unit,
         )
+
+    def _catch_up(self, images: Sequence[Corners]) -> None:
+        """Hand depth on through as few images as will do: always the last that still sees half of the points."""
+        while images:
+            shared = np.array([np.isin(one.id, self._id).sum() for one in images])
+            step = int(np.flatnonzero(shared >= 0.5 * shared[0])[-1])
+            if step == len(images) - 1:
+                return  # the newest will be located by itself
+            try:
+                self.locate(images[step])
+            except PoseError:
+                return
+            images = images[step + 1 :]
+
+    def _adopt(self, corners: Corners, T: np.ndarray, K: np.ndarray, covariance: np.ndarray) -> None:
+        """Give depth to corners that have none, as the solved frame shows it from ``T``; forget adopted ones gone.
+
+        Such a point is as wrong as the pose that it was seen from: its ``covariance`` is inherited.
+        """
+        rows = np.flatnonzero(~np.isin(corners.id, self._id))
+        z = self._cloud.depth_at(corners.uv[rows], T, K, corners.size)
+        rows, z = rows[np.isfinite(z)], z[np.isfinite(z)]
+        points = transform(T, rays(corners.uv[rows], K) * z[:, None])
+        keep = np.isin(self._id, corners.id) | (np.arange(len(self._id)) < self._carried)
+        self._id = np.concatenate([self._id[keep], corners.id[rows]])
+        self._points = np.concatenate([self._points[keep], points])
+        new = np.broadcast_to(covariance, (len(rows), 6, 6))
+        self._inherited = np.concatenate([self._inherited[keep], new])
 
     def _consensus(self, points: np.ndarray, uv: np.ndarray, K: np.ndarray, unit: float) -> np.ndarray:
         """T_reference_camera (4, 4) that most points agree on: RANSAC with three of them, then all that agree."""
@@ -241,28 +285,6 @@ class PoseTracker:
         shrink = 1 - pixel / np.hypot(pixel, length)
         whiten = (np.eye(2) - shrink[:, None, None] * direction[:, :, None] * direction[:, None, :]) / pixel
         return (whiten @ residual[..., None])[..., 0], whiten @ jacobian
-
-
-def depth_at(depth: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """z-depth (N,) under pixels ``uv`` (N, 2) of a depth image (h, w): interpolated in inverse depth, exact on planes.
-
-    NaN outside, at depth edges, and where a neighbouring pixel is unknown.
-    """
-    height, width = depth.shape
-    if min(height, width) < 3:
-        return np.full(len(uv), np.nan)
-    inside = np.all((uv > -0.5) & (uv < np.array([width, height]) - 0.5), axis=1)
-    uv = np.where(inside[:, None], uv, 0.0)
-    column, row = np.clip(np.rint(uv).astype(int), 1, np.array([width, height]) - 2).T
-    around = np.arange(-1, 2)
-    patch = depth[row[:, None, None] + around[:, None], column[:, None, None] + around].astype(np.float64)
-    with np.errstate(invalid='ignore'):
-        smooth = inside & (patch.max((1, 2)) <= (1 + EDGE) * patch.min((1, 2))) & (patch.min((1, 2)) > 0)
-    inverse = 1 / np.where(smooth[:, None, None], patch, 1.0)
-    # The plane through the patch, least squares.
-    dx, dy = uv[:, 0] - column, uv[:, 1] - row
-    slope_x, slope_y = (inverse * around).sum((1, 2)) / 6, (inverse * around[:, None]).sum((1, 2)) / 6
-    return np.where(smooth, 1 / (inverse.mean((1, 2)) + slope_x * dx + slope_y * dy), np.nan)
 
 
 def _normal(jacobian: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from vggt_ros import camera
-from vggt_ros.odometry.alignment import AlignmentError, Anchor, align, geometric_median, huber_mean, weighted_median
+from vggt_ros.odometry.alignment import AlignmentError, Anchor, align
 from vggt_ros.odometry.odometry import R_MAP_OPTICAL, OdometryConfig, PredictionError
+from vggt_ros.odometry.robust import geometric_median, huber_mean, weighted_median
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.tracks import TrackerConfig
 from vggt_ros.types import Frame, Scale, State, WindowTooLargeError

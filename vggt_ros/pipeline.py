@@ -60,7 +60,7 @@ class Pipeline:
             prediction = self._predict(window, track)
         except WindowTooLargeError:
             # Once: half the window from now on. A second failure is the caller's to report.
-            self.odometry.shrink(max(2, len(window.frames) // 2))
+            self.odometry.shrink(max(3, len(window.frames) // 2))
             window = self.odometry.plan(window.frames[-window.new :])
             assert window is not None
             prediction = self._predict(window, track)

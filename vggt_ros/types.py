@@ -106,8 +106,10 @@ class State(IntEnum):
 class Estimate:
     """One frame placed in the map.
 
-    T_map_camera: (4, 4) float64; covariance: (6, 6) of (x, y, z, rotation about x, y, z), in the map's axes, map units
-        and radians.
+    T_map_camera: (4, 4) float64, corrected whenever the map is. T_odom_camera: (4, 4) float64, continuous: composed of
+        steps inside one window each, the identity at the first frame of the epoch. covariance: (6, 6) of (x, y, z,
+        rotation about x, y, z) in the map, in the map's axes, map units and radians.
+    step_covariance: (6, 6) of the motion from the frame that was published last before this window, likewise.
     velocity: (6,) linear (map units / s) and angular (rad / s) velocity in the camera's axes, or None for the first
         frame; velocity_covariance: (6, 6), likewise.
     depth: (h, w) float32 z-depth in map units at the network's size, NaN invalid; confidence: (h, w) float32 in [0, 1).
@@ -117,7 +119,9 @@ class Estimate:
 
     frame: Frame
     T_map_camera: np.ndarray
+    T_odom_camera: np.ndarray
     covariance: np.ndarray
+    step_covariance: np.ndarray
     velocity: np.ndarray | None
     velocity_covariance: np.ndarray
     depth: np.ndarray

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vggt_ros.odometry.robust import geometric_median, huber_mean, robust_mean_rotation, weighted_median
+
 EDGE = 0.05  # |d log z| between neighbours beyond which a pixel lies on a depth edge
 CONFIDENT = 0.25  # share of the least confident pixels that is left out
 STRIDE = 8  # pixels between samples: neighbours are not independent
 SCALE_HUBER = 0.03  # log units
-ROTATION_HUBER = np.radians(0.5)
 
 
 class AlignmentError(ValueError):
@@ -45,7 +46,8 @@ class Anchor:
     """One frame known to the map and to the window.
 
     T_map, T_window: (4, 4) camera poses. depth_*, confidence_*: (h, w) of the same pixels, or None where unknown:
-    such an anchor speaks about rotation and translation only.
+    such an anchor speaks about rotation and translation only. fused,
+    pose_weight: windows that the map's depth and pose are the mean of.
     """
 
     T_map: np.ndarray
@@ -54,6 +56,8 @@ class Anchor:
     depth_window: np.ndarray | None = None
     confidence_map: np.ndarray | None = None
     confidence_window: np.ndarray | None = None
+    fused: int = 1
+    pose_weight: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,8 @@ class Alignment:
     scale_sigma: standard deviation of log scale. rotation_spread: radians; translation_spread: map units; both root
     mean square over the anchors. inliers: share of sampled pixels whose depths agree within 5 %.
     covariance: (6, 6) of the window's origin placed in the map (translation, rotation), map axes.
+    offsets: (K, 3) residual translations of the anchors in map units, angles: (K,) of their rotations in rad, shares:
+    (K,) what part of such a residual's variance is the window's own.
     """
 
     similarity: Similarity
@@ -71,6 +77,9 @@ class Alignment:
     translation_spread: float
     inliers: float
     covariance: np.ndarray = field(repr=False)
+    offsets: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)), repr=False)
+    angles: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
 
 
 def log_depth_ratio(anchor: Anchor) -> tuple[float, float, float] | None:
@@ -112,10 +121,13 @@ def align(anchors: Sequence[Anchor], scale_prior: float | None = None) -> Alignm
     if not (np.isfinite(T_map).all() and np.isfinite(T_window).all()):
         raise AlignmentError('a shared pose is not finite')
 
-    ratios = [ratio for ratio in map(log_depth_ratio, anchors) if ratio is not None]
+    # The error of an anchor is the window's, and the map's, which is the mean of the windows that it was fused from.
+    shares = np.array([anchor.pose_weight / (anchor.pose_weight + 1.0) for anchor in anchors])
+    found = [(log_depth_ratio(anchor), anchor.fused / (anchor.fused + 1.0)) for anchor in anchors]
+    ratios = [(*ratio, share) for ratio, share in found if ratio is not None]
     if ratios:
-        values, dispersions, inlier_shares = np.array(ratios).T
-        weights = 1 / (dispersions**2 + 0.01**2)
+        values, dispersions, inlier_shares, trust = np.array(ratios).T
+        weights = trust / (dispersions**2 + 0.01**2)
         log_scale, scale_sigma = huber_mean(values, weights, SCALE_HUBER)
         inliers = float(inlier_shares.mean())
     elif scale_prior is not None:
@@ -125,15 +137,17 @@ def align(anchors: Sequence[Anchor], scale_prior: float | None = None) -> Alignm
     scale = float(np.exp(log_scale))
 
     rotations = Rotation.from_matrix(T_map[:, :3, :3] @ np.swapaxes(T_window[:, :3, :3], 1, 2))
-    R, rotation_residuals = robust_mean_rotation(rotations)
-    offsets = T_map[:, :3, 3] - scale * T_window[:, :3, 3] @ R.as_matrix().T
-    t = geometric_median(offsets)
-    translation_residuals = np.linalg.norm(offsets - t, axis=1)
+    R, angles = robust_mean_rotation(rotations, shares)
+    moved = scale * T_window[:, :3, 3] @ R.as_matrix().T
+    t = geometric_median(T_map[:, :3, 3] - moved, shares)
+    offsets = T_map[:, :3, 3] - moved - t
 
     count = len(anchors)
-    rotation_spread = float(np.sqrt(np.mean(rotation_residuals**2)))
-    translation_spread = float(np.sqrt(np.mean(translation_residuals**2)))
-    covariance = np.diag([translation_spread**2 / count] * 3 + [rotation_spread**2 / count] * 3)
+    rotation_spread = float(np.sqrt(np.mean(angles**2)))
+    translation_spread = float(np.sqrt(np.mean((offsets**2).sum(1))))
+    # Each axis has a third of the squared spread; a fit to one anchor leaves no residual to judge by.
+    per_axis = 3 * max(count - 1, 1)
+    covariance = np.diag([translation_spread**2 / per_axis] * 3 + [rotation_spread**2 / per_axis] * 3)
     return Alignment(
         Similarity(scale, R.as_matrix(), t),
         scale_sigma,
@@ -141,55 +155,10 @@ def align(anchors: Sequence[Anchor], scale_prior: float | None = None) -> Alignm
         translation_spread,
         inliers,
         covariance,
+        offsets,
+        angles,
+        shares,
     )
-
-
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """The value at which half of the weight lies on either side; (N,), (N,)."""
-    order = np.argsort(values)
-    cumulative = np.cumsum(weights[order])
-    low = int(np.searchsorted(cumulative, cumulative[-1] * 0.5))
-    # An exact half falls between two values: their mean keeps the median symmetric in map and window.
-    high = min(low + 1, len(values) - 1) if np.isclose(cumulative[low], cumulative[-1] * 0.5) else low
-    return float(0.5 * (values[order[low]] + values[order[high]]))
-
-
-def huber_mean(values: np.ndarray, weights: np.ndarray, delta: float) -> tuple[float, float]:
-    """Huber M-estimate of location by reweighted least squares, and its standard deviation; (N,), (N,)."""
-    mean = weighted_median(values, weights)
-    total = weights
-    for _ in range(10):
-        residual = np.abs(values - mean)
-        total = weights * np.minimum(1.0, delta / np.maximum(residual, 1e-12))
-        mean = float(np.sum(total * values) / np.sum(total))
-    share = total / total.sum()
-    scatter = float(np.sum(share * (values - mean) ** 2))
-    count = 1 / float(np.sum(share**2))
-    # With one value there is no scatter to see: its own dispersion has to do.
-    spread = scatter / (count - 1) if count > 1.5 else 1 / float(np.max(weights))
-    return mean, float(np.sqrt(spread))
-
-
-def robust_mean_rotation(rotations: Rotation) -> tuple[Rotation, np.ndarray]:
-    """Chordal L2 mean (Hartley et al. 2013, section 5.3) reweighted with Huber, and the residual angles (N,)."""
-    weights = np.ones(len(rotations))
-    mean = rotations.mean()
-    angles = (rotations * mean.inv()).magnitude()
-    for _ in range(5):
-        weights = np.minimum(1.0, ROTATION_HUBER / np.maximum(angles, 1e-12))
-        mean = rotations.mean(weights)
-        angles = (rotations * mean.inv()).magnitude()
-    return mean, angles
-
-
-def geometric_median(points: np.ndarray) -> np.ndarray:
-    """The point with the least sum of distances, (N, 3) -> (3,), by Weiszfeld's iteration."""
-    centre = np.median(points, axis=0)
-    floor = 1e-9 * (1 + np.abs(points).max())
-    for _ in range(20):
-        weights = 1 / np.maximum(np.linalg.norm(points - centre, axis=1), floor)
-        centre = weights @ points / weights.sum()
-    return centre
 
 
 def _depth_edges(depth: np.ndarray) -> np.ndarray:

@@ -1,80 +1,81 @@
 """One consistent estimate out of a stream of windows.
 
 ``plan`` chooses the frames that the network looks at; ``update`` places its answer in the map. The map of this module
-is a bounded list of keyframes; every window shares frames with it (anchors) and is aligned to it through them.
+is a bounded list of keyframes; every window shares frames with it (anchors), is aligned to it through them, and refines
+them in turn. Two poses come out: in ``map``, corrected whenever the map is, and in ``odom``, which is composed of steps
+inside one window each and therefore has no seams.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
 from vggt_ros.odometry.alignment import Alignment, AlignmentError, Anchor, Similarity, align
+from vggt_ros.odometry.anchors import Keyframe, choose, pose_distance, typical_depth
+from vggt_ros.odometry.covariance import PoseNoise, velocity
+from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.quality import Gates, Quality, assess, linked
+from vggt_ros.odometry.refine import Refined, Slot, refine
+from vggt_ros.odometry.window import PredictionError, Window, at_network_pixels, check
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
 
 # Rotation of a level camera looking along the map's x axis: columns are the optical axes in REP-103 (x forward, z up).
 R_MAP_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+LOST_AFTER = 2  # rejected windows in a row
 
-
-class PredictionError(ValueError):
-    """The network's answer cannot be used: not finite, no valid depth, no valid focal length."""
+CornersOf = Callable[[int], Corners | None]
+"""Frame index -> the corners tracked in it, None where unknown."""
 
 
 @dataclass(frozen=True)
 class OdometryConfig:
     """How windows are made and keyframes are kept.
 
-    window: most frames the network sees at once.
-    anchor_depths: how many anchors have their depth predicted anew, for the scale.
-    keyframe_distance: a frame becomes a keyframe when rotation (rad) + translation / median depth from the latest
-    keyframe exceeds this (AMB3R-VO's distance). keyframes: how many are kept. initial_frames: frames needed to begin.
-    min_confidence: depth below this weight is not published and not used.
+    window: most frames the network sees at once. anchor_depths: how many anchors have their depth predicted anew.
+    keyframe_distance: a frame becomes a keyframe when its pose distance (see anchors.py) from every keyframe that it
+    could be confused with exceeds this. keyframes: how many are kept. initial_frames: frames needed to begin.
+    min_confidence: depth below this weight is not published and not used. gates: when a window is not believed.
     """
 
     window: int = 8
-    anchor_depths: int = 2
+    anchor_depths: int = 3
     keyframe_distance: float = 0.15
-    keyframes: int = 32
+    keyframes: int = 200
     initial_frames: int = 2
     min_confidence: float = 0.1
+    gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
-        if self.window < 2:
-            raise ValueError(f'window must hold at least 2 frames, not {self.window}')
+        if self.window < 3:
+            raise ValueError(f'window must hold at least 3 frames (two anchors and a new one), not {self.window}')
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """What the network is asked: frames in slot order, the slots whose depth is wanted, how many of the frames are new.
+class _Placed:
+    """A window in the map. T: (S, 4, 4) every slot. T_start: slot 0 as the steps in odom count from it."""
 
-    The new frames stand at the end, in the order of time. Slot 0 is the frame published last, so that tracks go on from
-    there and its pose in the window gives a motion without a seam.
-    """
+    window: Window
+    prediction: WindowPrediction
+    alignment: Alignment
+    quality: Quality
+    T_start: np.ndarray
+    refined: Refined
 
-    frames: tuple[Frame, ...]
-    depth: tuple[int, ...]
-    new: int
-
-
-@dataclass(eq=False)
-class Keyframe:
-    """A frame of the map: pose, depth and confidence at the network's size, in map units."""
-
-    frame: Frame
-    T_map_camera: np.ndarray
-    depth: np.ndarray
-    confidence: np.ndarray
+    @property
+    def T(self) -> np.ndarray:
+        return self.refined.T_map_camera
 
 
 class Odometry:
     """Causal, bounded: keyframes in, windows out, estimates in map units.
 
-    Frames must come in the order of their stamps. Not thread-safe: one worker owns it.
+    Frames must come in the order of their stamps. Not thread-safe: one worker owns it. ``reasons`` says what was wrong
+    with the last window, if anything.
     """
 
     def __init__(self, config: OdometryConfig | None = None) -> None:
@@ -85,10 +86,14 @@ class Odometry:
     def _clear(self) -> None:
         self.state = State.INITIALIZING
         self.scale = Scale.UNKNOWN
+        self.reasons: tuple[str, ...] = ()
         self.keyframes: deque[Keyframe] = deque(maxlen=self.config.keyframes)
         self.latest: Keyframe | None = None
+        self._T_odom_latest = np.eye(4)
+        self._noise = PoseNoise()
         self._log_scale = 0.0
         self._focal: np.ndarray | None = None
+        self._rejected = 0
 
     def reset(self) -> None:
         """Forget everything and begin a new epoch."""
@@ -108,51 +113,75 @@ class Odometry:
             if len(new) < min(self.config.initial_frames, self.config.window):
                 return None
             return Window(new, tuple(range(len(new))), len(new))
-        anchors = self._anchors(self.config.window - len(new))
+        room = max(1, self.config.window - len(new))
+        anchors = [self.latest, *choose(self.keyframes, self.latest, room - 1)]
         frames = tuple(anchor.frame for anchor in anchors) + new
         # Keyframes hold the scale better than the frame published last, which hangs on them.
         first = 1 if len(anchors) > 1 else 0
         wanted = range(first, min(len(anchors), first + self.config.anchor_depths))
         return Window(frames, (*wanted, *range(len(anchors), len(frames))), len(new))
 
-    def _anchors(self, room: int) -> list[Keyframe]:
-        """The frame published last, then keyframes, latest first: at least one, at most ``room``."""
-        assert self.latest is not None
-        others = [keyframe for keyframe in reversed(self.keyframes) if keyframe is not self.latest]
-        return [self.latest, *others][: max(1, room)]
-
-    def update(self, window: Window, prediction: WindowPrediction) -> list[Estimate]:
+    def update(
+        self, window: Window, prediction: WindowPrediction, corners: CornersOf = lambda index: None
+    ) -> list[Estimate]:
         """Place the window in the map: one estimate for each new frame, in the order of time.
 
+        corners: what was tracked in the frames, to refine their poses; without, the network's poses stand.
         Raises PredictionError or AlignmentError when the window is unusable; nothing of it is then kept, and the state
-        says DEGRADED (LOST is for a later window to find out).
+        says DEGRADED, or LOST when it is not the first in a row.
         """
         try:
-            _check(window, prediction)
-            alignment = self._align(window, prediction)
-        except (PredictionError, AlignmentError):
+            check(window, prediction)
+            placed = self._place(window, prediction, corners)
+            estimates = self._estimates(placed)
+        except (PredictionError, AlignmentError) as error:
+            self.reasons = (str(error),)
             if self.latest is not None:
-                self.state = State.DEGRADED
+                self._rejected += 1
+                self.state = State.LOST if self._rejected >= LOST_AFTER else State.DEGRADED
             raise
-        self._log_scale = float(np.log(alignment.similarity.scale))
-        self.state = State.TRACKING
-        self.scale = Scale.RELATIVE
-        estimates = []
-        for slot in range(len(window.frames) - window.new, len(window.frames)):
-            estimate = self._estimate(window, prediction, alignment, slot)
-            self._remember(estimate)
-            estimates.append(estimate)
+        self._rejected = 0
+        for slot, estimate in enumerate(estimates, start=len(window.frames) - window.new):
+            self._remember(estimate, prediction.descriptor[slot], corners)
         return estimates
 
-    def _align(self, window: Window, prediction: WindowPrediction) -> Alignment:
+    # Where the window lies ---------------------------------------------------------------------------------------
+
+    def _anchors(self, window: Window) -> list[Keyframe]:
+        """The anchors of a window, in slot order."""
         if self.latest is None:
+            return []
+        known = {keyframe.frame.index: keyframe for keyframe in (*self.keyframes, self.latest)}
+        return [known[frame.index] for frame in window.frames[: -window.new]]
+
+    def _place(self, window: Window, prediction: WindowPrediction, corners: CornersOf) -> _Placed:
+        anchors = self._anchors(window)
+        alignment = self._align(anchors, prediction)
+        quality = Quality.GOOD
+        if anchors:
+            depth = anchors[0].median_depth
+            quality, self.reasons = assess(alignment, len(anchors), depth, self.config.gates)
+            if quality is Quality.REJECT:
+                raise AlignmentError('; '.join(self.reasons))
+            self._noise.learn(alignment, depth)
+        similarity = alignment.similarity
+        T = np.stack([similarity.pose(one) for one in prediction.T_window_camera])
+        T_start = T[0]
+        refined = Refined(T, [None] * len(T), np.zeros(len(T)))
+        slots = self._slots(window, prediction, similarity, anchors, T, corners)
+        if sum(slot.corners is not None for slot in slots) > 1:
+            depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
+            sigma = np.sqrt(np.diag(self._noise.covariance(depth)))
+            refined = refine(slots, sigma[3], sigma[0])
+            T_start = refined.T_map_camera[0]
+        return _Placed(window, prediction, alignment, quality, T_start, refined)
+
+    def _align(self, anchors: Sequence[Keyframe], prediction: WindowPrediction) -> Alignment:
+        if not anchors:
             origin = Similarity(1.0, R_MAP_OPTICAL, np.zeros(3))
             return Alignment(origin, 0.0, 0.0, 0.0, 1.0, np.zeros((6, 6)))
-        known = {keyframe.frame.index: keyframe for keyframe in (*self.keyframes, self.latest)}
-        anchors = []
-        for slot, frame in enumerate(window.frames[: -window.new]):
-            keyframe = known[frame.index]
-            anchors.append(
+        return align(
+            [
                 Anchor(
                     keyframe.T_map_camera,
                     prediction.T_window_camera[slot],
@@ -160,31 +189,110 @@ class Odometry:
                     prediction.depth.get(slot),
                     keyframe.confidence,
                     prediction.confidence.get(slot),
+                    keyframe.fused,
+                    keyframe.pose_weight,
                 )
-            )
-        return align(anchors, scale_prior=float(np.exp(self._log_scale)))
+                for slot, keyframe in enumerate(anchors)
+            ],
+            scale_prior=float(np.exp(self._log_scale)),
+        )
 
-    def _estimate(self, window: Window, prediction: WindowPrediction, alignment: Alignment, slot: int) -> Estimate:
-        frame, pixel_map = window.frames[slot], prediction.maps[slot]
-        T = alignment.similarity.pose(prediction.T_window_camera[slot])
-        confidence = prediction.confidence[slot]
-        depth = (prediction.depth[slot] * alignment.similarity.scale).astype(np.float32)
-        known = (depth > 0) & (confidence >= self.config.min_confidence)
+    def _slots(
+        self,
+        window: Window,
+        prediction: WindowPrediction,
+        similarity: Similarity,
+        anchors: Sequence[Keyframe],
+        T: np.ndarray,
+        corners: CornersOf,
+    ) -> list[Slot]:
+        """What the refinement is told: anchors stand where the map has them, with the map's depth."""
+        slots = []
+        for number, frame in enumerate(window.frames):
+            pixel_map = prediction.maps[number]
+            K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
+            if number < len(anchors):
+                anchor = anchors[number]
+                # Slot 0 is seen anew with this window's points: the step in odom must not begin at the last window's.
+                held = number > 0 or len(anchors) == 1
+                slots.append(
+                    Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map.matrix, anchor.fused, held)
+                )
+                continue
+            depth = prediction.depth[number] * similarity.scale
+            depth = np.where(prediction.confidence[number] >= self.config.min_confidence, depth, np.nan)
+            first = not anchors and number == 0
+            slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map.matrix, 1.0, first))
+        return slots
+
+    # What comes of it --------------------------------------------------------------------------------------------
+
+    def _estimates(self, placed: _Placed) -> list[Estimate]:
+        """The new frames in the map. Raises AlignmentError when the newest hangs on nothing that is known."""
+        window, prediction, similarity = placed.window, placed.prediction, placed.alignment.similarity
+        anchors = self._anchors(window)
+        new = range(len(window.frames) - window.new, len(window.frames))
+        views = [self._view(placed, slot) for slot in new]
+        tied = linked(anchors or views[:1], views, self.config.gates.linked)
+        if not any(tied):
+            raise AlignmentError('the new frames share no surface with the map')
+        degraded = placed.quality is Quality.DEGRADED or not all(tied)
+        if not all(tied):
+            self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
+        self._log_scale = float(np.log(similarity.scale))
+        for slot, keyframe in enumerate(anchors):
+            depth = prediction.depth.get(slot)
+            keyframe.fuse(
+                similarity.pose(prediction.T_window_camera[slot]),
+                None if depth is None else depth * similarity.scale,
+                prediction.confidence.get(slot),
+            )
+        self.state = State.DEGRADED if degraded else State.TRACKING
+        self.scale = Scale.RELATIVE
+        start = placed.T_start
+        if self.latest is None:
+            self._T_odom_latest, start = np.eye(4), np.eye(4)
+        estimates = []
+        before, stamp = placed.T_start, window.frames[0].stamp
+        for slot, view, good in zip(new, views, tied, strict=True):
+            if good:
+                T_odom = self._T_odom_latest @ camera.invert(start) @ placed.T[slot]
+                estimates.append(self._estimate(placed, slot, view, T_odom, before, stamp))
+                before, stamp = placed.T[slot], window.frames[slot].stamp
+        self._T_odom_latest = estimates[-1].T_odom_camera
+        return estimates
+
+    def _view(self, placed: _Placed, slot: int) -> Keyframe:
+        """A new frame as a keyframe would be: depth in map units where it is to be believed."""
+        frame, pixel_map = placed.window.frames[slot], placed.prediction.maps[slot]
+        confidence = placed.prediction.confidence[slot]
+        scale = placed.alignment.similarity.scale * np.exp(placed.refined.log_depth[slot])
+        depth = (placed.prediction.depth[slot] * scale).astype(np.float32)
+        with np.errstate(invalid='ignore'):
+            known = (depth > 0) & (confidence >= self.config.min_confidence)
         if frame.valid is not None:
-            known &= _at_network_pixels(frame.valid, pixel_map)
+            known &= at_network_pixels(frame.valid, pixel_map)
         depth[~known] = np.nan
-        covariance = self._pose_covariance(T, alignment, depth)
-        velocity, velocity_covariance = self._velocity(window, prediction, alignment, slot, covariance)
+        K = self._intrinsics(frame, pixel_map, placed.prediction.K[slot])
+        return Keyframe(frame, placed.T[slot], depth, confidence, K, placed.prediction.descriptor[slot])
+
+    def _estimate(
+        self, placed: _Placed, slot: int, view: Keyframe, T_odom: np.ndarray, before: np.ndarray, stamp: int
+    ) -> Estimate:
+        step = self._step_covariance(placed, slot, view.median_depth)
+        rate, rate_covariance = velocity(before, placed.T[slot], view.frame.stamp - stamp, step)
         return Estimate(
-            frame=frame,
-            T_map_camera=T,
-            covariance=covariance,
-            velocity=velocity,
-            velocity_covariance=velocity_covariance,
-            depth=depth,
-            confidence=confidence,
-            K=self._intrinsics(frame, pixel_map, prediction.K[slot]),
-            map=pixel_map,
+            frame=view.frame,
+            T_map_camera=placed.T[slot],
+            T_odom_camera=T_odom,
+            step_covariance=step,
+            covariance=self._pose_covariance(placed, slot, step, view.median_depth),
+            velocity=rate,
+            velocity_covariance=rate_covariance,
+            depth=view.depth,
+            confidence=view.confidence,
+            K=view.K,
+            map=placed.prediction.maps[slot],
             state=self.state,
             scale=self.scale,
             epoch=self.epoch,
@@ -200,68 +308,33 @@ class Odometry:
         K[0, 0], K[1, 1] = np.exp(self._focal)
         return K
 
-    def _pose_covariance(self, T: np.ndarray, alignment: Alignment, depth: np.ndarray) -> np.ndarray:
-        """Scatter of the anchors + scale along the way since the latest frame + floors (0.2 % of depth, 0.1 deg)."""
-        typical = float(np.nanmedian(depth)) if np.isfinite(depth).any() else 1.0
-        covariance = alignment.covariance.copy()
-        covariance[:3, :3] += np.eye(3) * (0.002 * typical) ** 2
+    def _step_covariance(self, placed: _Placed, slot: int, depth: float) -> np.ndarray:
+        """(6, 6) of the step from slot 0 to this one; map axes, times 4 when the window is DEGRADED."""
+        moved, start = placed.refined.covariances[slot], placed.refined.covariances[0]
+        covariance = self._noise.covariance(depth) if moved is None else moved.copy()
+        if start is not None:  # seen by corners like the others
+            covariance += start
+        way = placed.T[slot][:3, 3] - placed.T_start[:3, 3]
+        covariance[:3, :3] += placed.alignment.scale_sigma**2 * np.outer(way, way)
+        return covariance * (4.0 if placed.quality is Quality.DEGRADED else 1.0)
+
+    def _pose_covariance(self, placed: _Placed, slot: int, step: np.ndarray, depth: float) -> np.ndarray:
+        """The step, the window's place among its anchors, and floors (0.2 % of depth, 0.1 deg)."""
+        covariance = step + placed.alignment.covariance
+        covariance[:3, :3] += np.eye(3) * (0.002 * depth) ** 2
         covariance[3:, 3:] += np.eye(3) * np.radians(0.1) ** 2
-        if self.latest is not None:
-            step = T[:3, 3] - self.latest.T_map_camera[:3, 3]
-            covariance[:3, :3] += alignment.scale_sigma**2 * np.outer(step, step)
         return covariance
 
-    def _velocity(
-        self,
-        window: Window,
-        prediction: WindowPrediction,
-        alignment: Alignment,
-        slot: int,
-        covariance: np.ndarray,
-    ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Velocity in the camera's axes from the step since the frame before, both taken in this one window."""
-        before = slot - 1 if slot > len(window.frames) - window.new else 0
-        seconds = (window.frames[slot].stamp - window.frames[before].stamp) * 1e-9
-        if seconds <= 0:
-            return None, np.diag([1e6] * 6)
-        T = prediction.T_window_camera
-        step = camera.invert(T[slot]) @ T[before]
-        linear = -alignment.similarity.scale * step[:3, 3] / seconds
-        angular = Rotation.from_matrix(step[:3, :3]).inv().as_rotvec() / seconds
-        turn = np.kron(np.eye(2), (alignment.similarity.R @ T[slot][:3, :3]).T)
-        return np.concatenate([linear, angular]), turn @ covariance @ turn.T / seconds**2
-
-    def _remember(self, estimate: Estimate) -> None:
-        keyframe = Keyframe(estimate.frame, estimate.T_map_camera, estimate.depth, estimate.confidence)
+    def _remember(self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf) -> None:
+        keyframe = Keyframe(
+            estimate.frame,
+            estimate.T_map_camera,
+            estimate.depth,
+            estimate.confidence,
+            estimate.K,
+            descriptor,
+            corners(estimate.frame.index),
+        )
         self.latest = keyframe
         if not self.keyframes or pose_distance(self.keyframes[-1], keyframe) > self.config.keyframe_distance:
             self.keyframes.append(keyframe)
-
-
-def pose_distance(a: Keyframe, b: Keyframe) -> float:
-    """Rotation (rad) + translation over a's median depth: how far apart two views are."""
-    step = camera.invert(a.T_map_camera) @ b.T_map_camera
-    depth = np.nanmedian(a.depth) if np.isfinite(a.depth).any() else 1.0
-    return float(Rotation.from_matrix(step[:3, :3]).magnitude() + np.linalg.norm(step[:3, 3]) / depth)
-
-
-def _at_network_pixels(mask: np.ndarray, pixel_map: camera.PixelMap) -> np.ndarray:
-    """(H, W) in source pixels -> (h, w): the value under each network pixel."""
-    uv = np.rint(pixel_map.to_source(camera.pixel_grid(pixel_map.size))).astype(int)
-    column, row = np.moveaxis(np.clip(uv, 0, np.array(pixel_map.source) - 1), -1, 0)
-    return mask[row, column]
-
-
-def _check(window: Window, prediction: WindowPrediction) -> None:
-    """Refuse what no later step could use, and say what it was."""
-    if prediction.indices != tuple(frame.index for frame in window.frames):
-        raise PredictionError('the prediction is about other frames than the window')
-    if not np.isfinite(prediction.T_window_camera).all():
-        raise PredictionError('the network predicted a pose that is not finite')
-    for slot in window.depth:
-        frame = window.frames[slot]
-        if frame.K is None and not np.isfinite(prediction.K[slot]).all():
-            raise PredictionError('the network predicted an impossible field of view and no camera_info is known')
-        depth = prediction.depth[slot]
-        if not (np.isfinite(depth) & (depth > 0)).any():
-            raise PredictionError('the network predicted no valid depth')

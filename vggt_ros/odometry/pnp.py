@@ -97,6 +97,8 @@ class PoseTracker:
     ) -> int:
         """Give the corners of a solved frame its depth; they replace the points held before. Returns their number.
 
+        Fewer than ``min_points`` carry no pose: then the points held before stay, and the number is 0.
+
         corners: of the image that was solved, as the tracker remembers them. scale_sigma: standard deviation of the
         log of the map's scale at this frame, common to all points. later: of the images since then, oldest first: where
         the first corners end on the way, new ones take over.
@@ -110,6 +112,8 @@ class PoseTracker:
         uv = estimate.map.to_network(corners.uv)
         points = rays(uv, estimate.K) * depth_at(estimate.depth, uv)[:, None]
         known = np.isfinite(points[:, 2])
+        if known.sum() < self.config.min_points:
+            return 0
         self._estimate, self._scale_sigma = estimate, scale_sigma
         self._cloud = DepthCloud(estimate.depth, estimate.K)
         self._id, self._points = corners.id[known], points[known]

@@ -77,8 +77,8 @@ class VGGTNode(LifecycleNode):
         """Load the network and offer the topics; FAILURE with the reason in the log when it cannot be loaded."""
         settings = self._settings()
         try:
-            if settings['stride'] >= settings['window']:
-                raise LoadError('stride must be smaller than window: windows are joined by the frames they share')
+            if settings['stride'] > settings['window'] - 2:
+                raise LoadError('stride must leave room for two frames of the window before: they join the windows')
             predictor = self._load(settings)
         except LoadError as error:
             self.get_logger().error(f'cannot configure: {error}')

@@ -94,7 +94,7 @@ PARAMETERS: tuple[Declared, ...] = (
         choices=('auto', 'required', 'predicted'),
     ),
     Declared('calibration_timeout', 2.0, 'how long auto waits for the first camera_info', 's', (0.0, 60.0)),
-    Declared('window', 8, 'most frames the network sees at once', 'frames', (2, 64)),
+    Declared('window', 8, 'most frames the network sees at once', 'frames', (3, 64)),
     Declared('stride', 1, 'new images for each window', 'frames', (1, 32)),
     Declared(
         'keyframe_distance', 0.15, 'rotation (rad) + translation / median depth between keyframes', '', (0.01, 2.0)

@@ -1,0 +1,1 @@
+"""Trajectories, errors and baselines against which the odometry is measured."""

@@ -1,0 +1,91 @@
+"""Is a window to be believed? Gates on how well its anchors agree, and whether its new frames hang on to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from vggt_ros.odometry.alignment import Alignment
+from vggt_ros.odometry.anchors import Keyframe, covisibility
+
+
+class Quality(IntEnum):
+    """What is done with a window."""
+
+    GOOD = 0
+    DEGRADED = 1  # used, said, and its covariance grows
+    REJECT = 2
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Bounds of a good window.
+
+    translation: scatter of the anchors' translations as a share of the median depth. rotation: of their rotations, rad.
+    scale: standard deviation of the log of the scale. inliers: least share of pixels whose depth agrees within 5 %.
+    turn: rad between the newest rotation and the one that tracked corners tell. One gate failed: DEGRADED; ``rejected``
+    or more: REJECT. anchors: fewer that can be compared: REJECT. linked: least share of common surface that ties a new
+    frame to one that is placed already.
+    """
+
+    translation: float = 0.03
+    rotation: float = float(np.radians(1.5))
+    scale: float = 0.03
+    inliers: float = 0.5
+    turn: float = float(np.radians(2.0))
+    rejected: int = 3
+    anchors: int = 2
+    linked: float = 0.15
+
+
+def assess(
+    alignment: Alignment, anchors: int, depth: float, gates: Gates, turn: float | None = None
+) -> tuple[Quality, tuple[str, ...]]:
+    """The quality of an aligned window, and what is wrong with it.
+
+    anchors: how many were compared. depth: median depth of the map there, map units. turn: disagreement with the
+    tracked corners about the newest rotation, rad, where it is known.
+    """
+    reasons = []
+    if alignment.translation_spread > gates.translation * depth:
+        reasons.append(f'the anchors scatter by {alignment.translation_spread / depth:.1%} of the depth')
+    if alignment.rotation_spread > gates.rotation:
+        reasons.append(f'the anchors are turned against each other by {np.degrees(alignment.rotation_spread):.1f} deg')
+    if alignment.scale_sigma > gates.scale:
+        reasons.append(f'the scale is uncertain by {alignment.scale_sigma:.1%}')
+    if alignment.inliers < gates.inliers:
+        reasons.append(f'only {alignment.inliers:.0%} of the depth agrees with the map')
+    if turn is not None and turn > gates.turn:
+        reasons.append(f'the tracked corners say that the camera turned {np.degrees(turn):.1f} deg elsewhere')
+    if anchors < gates.anchors:
+        reasons.append(f'only {anchors} anchor can be compared with the map')
+        return Quality.REJECT, tuple(reasons)
+    if len(reasons) >= gates.rejected:
+        return Quality.REJECT, tuple(reasons)
+    return (Quality.DEGRADED if reasons else Quality.GOOD), tuple(reasons)
+
+
+def linked(placed: Sequence[Keyframe], new: Sequence[Keyframe], least: float) -> list[bool]:
+    """For each new frame whether it shares surface with a placed frame, or with a new one that does.
+
+    The network places frames that have nothing in common with the others somewhere, often with confidence. What it
+    says of them is consistent in itself only: their surfaces are not where the others see theirs.
+    """
+    tied = np.zeros(len(new), bool)
+    reached = list(placed)
+    while reached and not tied.all():
+        loose = [number for number, one in enumerate(tied) if not one]
+        frames = [new[number] for number in loose]
+        share = np.zeros(len(frames))
+        for view in reached:
+            share = np.maximum(share, covisibility(frames, view))
+        for row, frame in enumerate(frames):
+            if share[row] < least:
+                share[row] = covisibility(reached, frame).max()
+        found = [number for number, one in zip(loose, share, strict=True) if one >= least]
+        tied[found] = True
+        reached = [new[number] for number in found]
+    return tied.tolist()

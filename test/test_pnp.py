@@ -34,6 +34,7 @@ def solved(T: np.ndarray, depth: np.ndarray, index: int = 0, covariance: np.ndar
         'T_map_camera': T,
         'T_odom_camera': T,
         'covariance': np.zeros((6, 6)) if covariance is None else covariance,
+        'step_covariance': np.zeros((6, 6)),
         'velocity': None,
         'velocity_covariance': np.eye(6),
         'depth': depth,
@@ -201,8 +202,8 @@ def test_what_does_not_determine_a_pose_is_refused():
     with pytest.raises(PoseError, match=r'open|do not determine'):
         tracker.locate(seen(1, near + rng.normal(0, 0.4, near.shape)))
     assert tracker.carry(seen(0, uv), solved(np.eye(4), np.full((388, 518), np.nan, np.float32))) == 0
-    with pytest.raises(PoseError, match='only 0 of 0'):
-        tracker.locate(seen(1, uv))
+    with pytest.raises(PoseError, match='of 60 points'):
+        tracker.locate(seen(1, uv))  # those held before stay
     tracker.reset()
     with pytest.raises(PoseError, match='no frame is solved'):
         tracker.locate(seen(1, uv))

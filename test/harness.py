@@ -58,13 +58,14 @@ def info_message(index: int, matrix: np.ndarray = K, size: tuple[int, int] = (16
 class Rig:
     """Spins a node under test and a client; ``messages[topic]`` collects what arrives.
 
+    The pictures of the tests have nothing to do with each other, so there are no corners to refine poses by.
     predictor: given to the node in place of a network; an exception class instance is raised instead.
     """
 
     def __init__(self, predictor, *, start: bool = True, **parameters) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        parameters = {'mode': 'every_frame', 'window': 6, 'max_tracks': 48, 'threads': 1} | parameters
+        parameters = {'mode': 'every_frame', 'window': 6, 'max_tracks': 48, 'threads': 1, 'refine': False} | parameters
         self.predictor = predictor
         self.node = VGGTNode(
             load=self._load,

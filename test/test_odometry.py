@@ -23,7 +23,7 @@ def frames_of(poses):
 def run(poses, stride=1, spoil=None, **config):
     frames = frames_of(poses)
     predictor = ExactPredictor({frame.stamp: T for frame, T in zip(frames, poses, strict=True)}, spoil=spoil)
-    pipeline = Pipeline(predictor, OdometryConfig(**config), TrackerConfig(64))
+    pipeline = Pipeline(predictor, OdometryConfig(refine=False, **config), TrackerConfig(64))
     results = []
     for i in range(0, len(frames), stride):
         results += pipeline.process(frames[i : i + stride])
@@ -88,7 +88,7 @@ def test_reset_begins_a_new_epoch_at_the_origin():
     poses = walk(10)
     frames = frames_of(poses)
     predictor = ExactPredictor({frame.stamp: T for frame, T in zip(frames, poses, strict=True)})
-    pipeline = Pipeline(predictor, OdometryConfig(window=4))
+    pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=4))
     pipeline.process(frames[:5])
     pipeline.reset()
     result = pipeline.process(frames[5:8])[0]
@@ -109,7 +109,7 @@ def test_an_unusable_window_loses_nothing(breakage, reason):
     poses = walk(12)
     frames = frames_of(poses)
     predictor = ExactPredictor({frame.stamp: T for frame, T in zip(frames, poses, strict=True)})
-    pipeline = Pipeline(predictor, OdometryConfig(window=5))
+    pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=5))
     good = pipeline.process(frames[:5])
     predictor.spoil = breakage
     with pytest.raises(PredictionError, match=reason):
@@ -133,7 +133,7 @@ def test_an_impossible_field_of_view_matters_only_without_calibration():
     frame = [dataclasses.replace(frame, K=None) for frame in frames_of(walk(4))]
     predictor = ExactPredictor(dict(zip([f.stamp for f in frame], walk(4), strict=True)), spoil=blind)
     with pytest.raises(PredictionError, match='field of view'):
-        Pipeline(predictor).process(frame)
+        Pipeline(predictor, OdometryConfig(refine=False)).process(frame)
 
 
 def test_out_of_memory_halves_the_window_once_and_goes_on():
@@ -146,7 +146,7 @@ def test_out_of_memory_halves_the_window_once_and_goes_on():
     poses = walk(20)
     frames = frames_of(poses)
     predictor = Small({frame.stamp: T for frame, T in zip(frames, poses, strict=True)})
-    pipeline = Pipeline(predictor, OdometryConfig(window=8, keyframe_distance=0.01))
+    pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=8, keyframe_distance=0.01))
     results = [result for frame in frames for result in pipeline.process([frame])]
     assert len(results) == 20
     assert pipeline.odometry.config.window in (3, 4)

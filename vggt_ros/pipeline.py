@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vggt_ros.odometry.klt import KltTracker
 from vggt_ros.odometry.odometry import Odometry, OdometryConfig, Window
 from vggt_ros.tracks import Tracker, TrackerConfig
 from vggt_ros.types import Estimate, Frame, Predictor, Tracks, WindowPrediction, WindowTooLargeError
@@ -33,6 +34,7 @@ class Pipeline:
     ) -> None:
         self.predictor = predictor
         self.odometry = Odometry(odometry)
+        self.corners = KltTracker()
         self.tracker = Tracker(tracker)
         self.window_seconds = 0.0
         self._waiting: list[Frame] = []
@@ -40,6 +42,7 @@ class Pipeline:
     def reset(self) -> None:
         """Forget the map and the tracks: a new epoch."""
         self.odometry.reset()
+        self.corners.reset()
         self.tracker.reset()
         self._waiting.clear()
 
@@ -51,6 +54,9 @@ class Pipeline:
         WindowTooLargeError when even half of the window does not fit into the device's memory.
         """
         self._waiting += frames
+        if self.odometry.config.refine:
+            for frame in frames:
+                self.corners.update(frame)
         window = self.odometry.plan(self._waiting)
         if window is None:
             return []
@@ -65,8 +71,8 @@ class Pipeline:
             assert window is not None
             prediction = self._predict(window, track)
         self.window_seconds = time.perf_counter() - started
-        estimates = self.odometry.update(window, prediction)
-        slots = range(len(window.frames) - window.new, len(window.frames))
+        estimates = self.odometry.update(window, prediction, self.corners.at)
+        slots = [prediction.slot(estimate.frame.index) for estimate in estimates]
         tracks = self.tracker.update(prediction, slots, estimates)
         return [Result(*pair) for pair in zip(estimates, tracks, strict=True)]
 

@@ -107,7 +107,7 @@ class Estimate:
     """One frame placed in the map.
 
     T_map_camera: (4, 4) float64, corrected whenever the map is. T_odom_camera: (4, 4) float64, continuous: composed of
-        steps inside one window each, the identity at the first frame of the epoch. covariance: (6, 6) of (x, y, z,
+        steps inside one window each; it begins where the map does. covariance: (6, 6) of (x, y, z,
         rotation about x, y, z) in the map, in the map's axes, map units and radians.
     step_covariance: (6, 6) of the motion from the frame that was published last before this window, likewise.
     velocity: (6,) linear (map units / s) and angular (rad / s) velocity in the camera's axes, or None for the first

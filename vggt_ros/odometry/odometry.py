@@ -39,7 +39,8 @@ class OdometryConfig:
     window: most frames the network sees at once. anchor_depths: how many anchors have their depth predicted anew.
     keyframe_distance: a frame becomes a keyframe when its pose distance (see anchors.py) from every keyframe that it
     could be confused with exceeds this. keyframes: how many are kept. initial_frames: frames needed to begin.
-    min_confidence: depth below this weight is not published and not used. gates: when a window is not believed.
+    min_confidence: depth below this weight is not published and not used. refine: whether tracked corners refine the
+    network's poses. gates: when a window is not believed.
     """
 
     window: int = 8
@@ -48,6 +49,7 @@ class OdometryConfig:
     keyframes: int = 200
     initial_frames: int = 2
     min_confidence: float = 0.1
+    refine: bool = True
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
@@ -113,7 +115,9 @@ class Odometry:
             if len(new) < min(self.config.initial_frames, self.config.window):
                 return None
             return Window(new, tuple(range(len(new))), len(new))
-        room = max(1, self.config.window - len(new))
+        # The oldest stay out where there would be nothing left to compare with.
+        new = new[-max(1, self.config.window - self.config.gates.anchors) :]
+        room = self.config.window - len(new)
         anchors = [self.latest, *choose(self.keyframes, self.latest, room - 1)]
         frames = tuple(anchor.frame for anchor in anchors) + new
         # Keyframes hold the scale better than the frame published last, which hangs on them.
@@ -141,8 +145,8 @@ class Odometry:
                 self.state = State.LOST if self._rejected >= LOST_AFTER else State.DEGRADED
             raise
         self._rejected = 0
-        for slot, estimate in enumerate(estimates, start=len(window.frames) - window.new):
-            self._remember(estimate, prediction.descriptor[slot], corners)
+        for estimate in estimates:
+            self._remember(estimate, prediction.descriptor[prediction.slot(estimate.frame.index)], corners)
         return estimates
 
     # Where the window lies ---------------------------------------------------------------------------------------
@@ -241,10 +245,9 @@ class Odometry:
             self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
         self._log_scale = float(np.log(similarity.scale))
         for slot, keyframe in enumerate(anchors):
-            depth = prediction.depth.get(slot)
             keyframe.fuse(
                 similarity.pose(prediction.T_window_camera[slot]),
-                None if depth is None else depth * similarity.scale,
+                self._believed(placed, slot, similarity.scale) if slot in prediction.depth else None,
                 prediction.confidence.get(slot),
             )
         self.state = State.DEGRADED if degraded else State.TRACKING
@@ -264,17 +267,22 @@ class Odometry:
 
     def _view(self, placed: _Placed, slot: int) -> Keyframe:
         """A new frame as a keyframe would be: depth in map units where it is to be believed."""
-        frame, pixel_map = placed.window.frames[slot], placed.prediction.maps[slot]
-        confidence = placed.prediction.confidence[slot]
-        scale = placed.alignment.similarity.scale * np.exp(placed.refined.log_depth[slot])
+        frame, prediction = placed.window.frames[slot], placed.prediction
+        scale = placed.alignment.similarity.scale * float(np.exp(placed.refined.log_depth[slot]))
+        depth, confidence = self._believed(placed, slot, scale), prediction.confidence[slot]
+        K = self._intrinsics(frame, prediction.maps[slot], prediction.K[slot])
+        return Keyframe(frame, placed.T[slot], depth, confidence, K, prediction.descriptor[slot])
+
+    def _believed(self, placed: _Placed, slot: int, scale: float) -> np.ndarray:
+        """(h, w) float32 the depth of a frame in map units, NaN where it is not to be believed."""
+        frame, confidence = placed.window.frames[slot], placed.prediction.confidence[slot]
         depth = (placed.prediction.depth[slot] * scale).astype(np.float32)
         with np.errstate(invalid='ignore'):
             known = (depth > 0) & (confidence >= self.config.min_confidence)
         if frame.valid is not None:
-            known &= at_network_pixels(frame.valid, pixel_map)
+            known &= at_network_pixels(frame.valid, placed.prediction.maps[slot])
         depth[~known] = np.nan
-        K = self._intrinsics(frame, pixel_map, placed.prediction.K[slot])
-        return Keyframe(frame, placed.T[slot], depth, confidence, K, placed.prediction.descriptor[slot])
+        return depth
 
     def _estimate(
         self, placed: _Placed, slot: int, view: Keyframe, T_odom: np.ndarray, before: np.ndarray, stamp: int

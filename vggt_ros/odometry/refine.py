@@ -109,8 +109,10 @@ def refine(
                 translation_sigma,
                 config,
             )
-            if covariances[number] is not None:
-                log_depth[number] = _depth_step(T[number], lifts[number], landmarks, trust, cloud.shares[number])
+            moved = covariances[number] is not None
+            log_depth[number] = (
+                _depth_step(T[number], lifts[number], landmarks, trust, cloud.shares[number]) if moved else 0.0
+            )
     return Refined(T, covariances, log_depth)
 
 

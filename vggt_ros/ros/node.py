@@ -88,6 +88,7 @@ class VGGTNode(LifecycleNode):
             OdometryConfig(
                 window=settings['window'],
                 keyframe_distance=settings['keyframe_distance'],
+                refine=settings['refine'],
                 min_confidence=settings['min_confidence'],
             ),
             TrackerConfig(settings['max_tracks'], settings['min_track_score']),

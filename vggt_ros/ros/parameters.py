@@ -99,6 +99,7 @@ PARAMETERS: tuple[Declared, ...] = (
     Declared(
         'keyframe_distance', 0.15, 'rotation (rad) + translation / median depth between keyframes', '', (0.01, 2.0)
     ),
+    Declared('refine', True, "whether corners tracked from image to image refine the network's poses"),
     Declared('max_tracks', 256, 'most live keypoint tracks, 0 = none', '', (0, 10000)),
     Declared('min_track_score', 0.2, 'visibility x confidence below which a track ends', '', (0.0, 1.0)),
     Declared('tf_mode', 'camera', 'camera: broadcast map -> camera; none', choices=('none', 'camera')),

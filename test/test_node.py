@@ -23,7 +23,7 @@ from vggt_ros.msg import Status, TrackArray
 from exact import SIZE, ExactPredictor, K, depth_of, walk
 from harness import START, Rig, image_message, info_message, poses, stamp_of, stamps, wait_until, zero_time
 from vggt_ros import camera
-from vggt_ros.odometry.odometry import R_MAP_OPTICAL
+from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.ros.images import fill_image
 from vggt_ros.ros.loading import LoadError
 from vggt_ros.ros.messages import ns_to_time, to_array

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from vggt_ros import camera
 from vggt_ros.odometry.alignment import AlignmentError, Anchor, align
-from vggt_ros.odometry.odometry import R_MAP_OPTICAL, OdometryConfig, PredictionError
+from vggt_ros.odometry.odometry import OdometryConfig, PredictionError
+from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.robust import geometric_median, huber_mean, weighted_median
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.tracks import TrackerConfig

@@ -8,7 +8,8 @@ from exact import ExactPredictor, K, picture, walk
 from vggt_ros import camera
 from vggt_ros.evaluation.scenarios import TOY, room_loop
 from vggt_ros.odometry.alignment import AlignmentError
-from vggt_ros.odometry.odometry import R_MAP_OPTICAL, Odometry, OdometryConfig
+from vggt_ros.odometry.odometry import Odometry, OdometryConfig
+from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.window import Window
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork

@@ -9,9 +9,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import invert
+from vggt_ros.evaluation import scenarios
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.klt import Corners, KltTracker
 from vggt_ros.odometry.odometry import Odometry, OdometryConfig
+from vggt_ros.odometry.scale import NoMeasurement, ScaleMeasurement
+from vggt_ros.odometry.sources import depth_scale
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Estimate, WindowPrediction
@@ -57,8 +60,12 @@ def run(
     stride: int = 6,
     corners: list[Corners] | None = None,
     spoil: Callable[[WindowPrediction, int], WindowPrediction] = lambda prediction, number: prediction,
+    sensor: bool = False,
 ) -> Run:
-    """Solve windows of ``window`` frames, ``stride`` of them new. spoil: changes each prediction, by its number."""
+    """Solve windows of ``window`` frames, ``stride`` of them new. spoil: changes each prediction, by its number.
+
+    sensor: whether a depth camera with 2 % of noise sees the newest frame of every window.
+    """
     network = SimulatedNetwork(scenario.truths, errors, seed, LONGEST)
     odometry = Odometry(OdometryConfig(window=window, anchor_depths=window))
     estimates: list[Estimate] = []
@@ -73,8 +80,20 @@ def run(
         solved = odometry.update(plan, prediction, (lambda index: None) if corners is None else corners.__getitem__)
         estimates += solved
         windows += [number] * len(solved)
+        if sensor:
+            odometry.measure([_seen_by_sensor(scenario, solved[-1], seed)])
         number += 1
     return Run(scenario, estimates, np.array(windows))
+
+
+def _seen_by_sensor(scenario: Scenario, estimate: Estimate, seed: int) -> ScaleMeasurement | NoMeasurement:
+    frame = estimate.frame
+    depth = scenario.truths[frame.index].depth
+    assert callable(depth)
+    true = depth(scenarios.K, scenarios.SIZE)
+    noise = np.random.default_rng((seed, frame.index)).normal(size=true.shape)
+    seen = true * np.exp(0.02 * noise)
+    return depth_scale(estimate.depth, estimate.confidence, estimate.map, frame.stamp, seen, frame.stamp)
 
 
 def ate(T: np.ndarray, T_true: np.ndarray) -> tuple[float, float]:

@@ -71,9 +71,19 @@ class Keyframe:
         self.pose_weight = min(self.pose_weight + 1, MAX_FUSED)
         if depth is not None and confidence is not None:
             self._fuse_depth(depth, confidence, self.fused)
-            for name in ('median_depth', '_sample'):
-                self.__dict__.pop(name, None)
+            self._forget()
             self.fused = min(self.fused + 1, MAX_FUSED)
+
+    def rescale(self, ratio: float) -> None:
+        """Multiply position and depth by ``ratio``: the map has another unit."""
+        self.T_map_camera = self.T_map_camera.copy()
+        self.T_map_camera[:3, 3] *= ratio
+        self.depth = self.depth * np.float32(ratio)
+        self._forget()
+
+    def _forget(self) -> None:
+        for name in ('median_depth', '_sample'):
+            self.__dict__.pop(name, None)
 
     def _fuse_depth(self, depth: np.ndarray, confidence: np.ndarray, count: int) -> None:
         with np.errstate(invalid='ignore', divide='ignore'):

@@ -9,27 +9,24 @@ inside one window each and therefore has no seams.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vggt_ros import camera
-from vggt_ros.odometry.alignment import Alignment, AlignmentError, Anchor, Similarity, align
+from vggt_ros.odometry.alignment import Alignment, AlignmentError, Similarity
 from vggt_ros.odometry.anchors import Keyframe, choose, pose_distance, typical_depth
 from vggt_ros.odometry.covariance import PoseNoise, velocity
-from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.placing import CornersOf, align_anchors, slots_of
 from vggt_ros.odometry.quality import Gates, Quality, assess, linked
-from vggt_ros.odometry.refine import Refined, Slot, refine
+from vggt_ros.odometry.refine import Refined, refine
+from vggt_ros.odometry.scale import NoMeasurement, ScaleFilter, ScaleMeasurement
 from vggt_ros.odometry.window import PredictionError, Window, at_network_pixels, check
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
 
-# Rotation of a level camera looking along the map's x axis: columns are the optical axes in REP-103 (x forward, z up).
-R_MAP_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 LOST_AFTER = 2  # rejected windows in a row
-
-CornersOf = Callable[[int], Corners | None]
-"""Frame index -> the corners tracked in it, None where unknown."""
+FRAME_SCALE = 0.015  # standard deviation of the log scale of one frame's depth within its window
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,7 @@ class Odometry:
         self.latest: Keyframe | None = None
         self._T_odom_latest = np.eye(4)
         self._noise = PoseNoise()
+        self.metres = ScaleFilter()
         self._log_scale = 0.0
         self._focal: np.ndarray | None = None
         self._rejected = 0
@@ -149,6 +147,27 @@ class Odometry:
             self._remember(estimate, prediction.descriptor[prediction.slot(estimate.frame.index)], corners)
         return estimates
 
+    def measure(self, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> None:
+        """What metric sources say about the frames of the last window.
+
+        When they agree that lengths are known, the whole map is made metric at once, before the next estimate, which
+        says METRIC; odom goes on from where it is, in metres.
+        """
+        for answer in answers:
+            if isinstance(answer, ScaleMeasurement):
+                answer = replace(answer, variance=answer.variance + FRAME_SCALE**2)
+            self.metres.update(answer)
+        if self.metres.scale is Scale.METRIC and self.scale is not Scale.METRIC:
+            self._rescale(self.metres.factor)
+        self.scale = self.metres.scale
+
+    def _rescale(self, ratio: float) -> None:
+        """Multiply every length of the map by ``ratio``."""
+        self.metres.rescale(ratio)
+        self._log_scale += float(np.log(ratio))
+        for keyframe in {id(one): one for one in (*self.keyframes, self.latest) if one is not None}.values():
+            keyframe.rescale(ratio)
+
     # Where the window lies ---------------------------------------------------------------------------------------
 
     def _anchors(self, window: Window) -> list[Keyframe]:
@@ -160,7 +179,7 @@ class Odometry:
 
     def _place(self, window: Window, prediction: WindowPrediction, corners: CornersOf) -> _Placed:
         anchors = self._anchors(window)
-        alignment = self._align(anchors, prediction)
+        alignment = align_anchors(anchors, prediction, self._log_scale)
         quality = Quality.GOOD
         if anchors:
             depth = anchors[0].median_depth
@@ -168,66 +187,22 @@ class Odometry:
             if quality is Quality.REJECT:
                 raise AlignmentError('; '.join(self.reasons))
             self._noise.learn(alignment, depth)
+        if self.metres.locked:
+            # The anchors' unit, corrected to the metre; slot 0 is the window's origin and stays where it is.
+            similarity = alignment.similarity
+            metric = Similarity(similarity.scale * self.metres.factor, similarity.R, similarity.t)
+            alignment = replace(alignment, similarity=metric)
         similarity = alignment.similarity
         T = np.stack([similarity.pose(one) for one in prediction.T_window_camera])
         T_start = T[0]
         refined = Refined(T, [None] * len(T), np.zeros(len(T)))
-        slots = self._slots(window, prediction, similarity, anchors, T, corners)
+        slots = slots_of(window, prediction, similarity, anchors, T, corners, self.config.min_confidence)
         if sum(slot.corners is not None for slot in slots) > 1:
             depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
             sigma = np.sqrt(np.diag(self._noise.covariance(depth)))
             refined = refine(slots, sigma[3], sigma[0])
             T_start = refined.T_map_camera[0]
         return _Placed(window, prediction, alignment, quality, T_start, refined)
-
-    def _align(self, anchors: Sequence[Keyframe], prediction: WindowPrediction) -> Alignment:
-        if not anchors:
-            origin = Similarity(1.0, R_MAP_OPTICAL, np.zeros(3))
-            return Alignment(origin, 0.0, 0.0, 0.0, 1.0, np.zeros((6, 6)))
-        return align(
-            [
-                Anchor(
-                    keyframe.T_map_camera,
-                    prediction.T_window_camera[slot],
-                    keyframe.depth,
-                    prediction.depth.get(slot),
-                    keyframe.confidence,
-                    prediction.confidence.get(slot),
-                    keyframe.fused,
-                    keyframe.pose_weight,
-                )
-                for slot, keyframe in enumerate(anchors)
-            ],
-            scale_prior=float(np.exp(self._log_scale)),
-        )
-
-    def _slots(
-        self,
-        window: Window,
-        prediction: WindowPrediction,
-        similarity: Similarity,
-        anchors: Sequence[Keyframe],
-        T: np.ndarray,
-        corners: CornersOf,
-    ) -> list[Slot]:
-        """What the refinement is told: anchors stand where the map has them, with the map's depth."""
-        slots = []
-        for number, frame in enumerate(window.frames):
-            pixel_map = prediction.maps[number]
-            K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
-            if number < len(anchors):
-                anchor = anchors[number]
-                # Slot 0 is seen anew with this window's points: the step in odom must not begin at the last window's.
-                held = number > 0 or len(anchors) == 1
-                slots.append(
-                    Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map.matrix, anchor.fused, held)
-                )
-                continue
-            depth = prediction.depth[number] * similarity.scale
-            depth = np.where(prediction.confidence[number] >= self.config.min_confidence, depth, np.nan)
-            first = not anchors and number == 0
-            slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map.matrix, 1.0, first))
-        return slots
 
     # What comes of it --------------------------------------------------------------------------------------------
 
@@ -244,6 +219,9 @@ class Odometry:
         if not all(tied):
             self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
         self._log_scale = float(np.log(similarity.scale))
+        if self.metres.locked:
+            self.metres.rescale(self.metres.factor)
+        self.metres.predict(max(self.metres.config.walk, placed.alignment.scale_sigma) ** 2)
         for slot, keyframe in enumerate(anchors):
             keyframe.fuse(
                 similarity.pose(prediction.T_window_camera[slot]),
@@ -251,7 +229,7 @@ class Odometry:
                 prediction.confidence.get(slot),
             )
         self.state = State.DEGRADED if degraded else State.TRACKING
-        self.scale = Scale.RELATIVE
+        self.scale = self.metres.scale
         start = placed.T_start
         if self.latest is None:
             self._T_odom_latest, start = np.eye(4), np.eye(4)

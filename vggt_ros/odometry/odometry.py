@@ -25,6 +25,7 @@ from vggt_ros.odometry.scale import NoMeasurement, ScaleFilter, ScaleMeasurement
 from vggt_ros.odometry.window import PredictionError, Window, at_network_pixels, check
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
 
+FLOOR = 0.003  # standard deviation of any step, share of the median depth
 LOST_AFTER = 2  # rejected windows in a row
 FRAME_SCALE = 0.015  # standard deviation of the log scale of one frame's depth within its window
 
@@ -301,13 +302,12 @@ class Odometry:
         if start is not None:  # seen by corners like the others
             covariance += start
         way = placed.T[slot][:3, 3] - placed.T_start[:3, 3]
-        covariance[:3, :3] += placed.alignment.scale_sigma**2 * np.outer(way, way)
+        covariance[:3, :3] += placed.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
         return covariance * (4.0 if placed.quality is Quality.DEGRADED else 1.0)
 
     def _pose_covariance(self, placed: _Placed, slot: int, step: np.ndarray, depth: float) -> np.ndarray:
-        """The step, the window's place among its anchors, and floors (0.2 % of depth, 0.1 deg)."""
+        """The step, the window's place among its anchors, and a floor of 0.1 deg."""
         covariance = step + placed.alignment.covariance
-        covariance[:3, :3] += np.eye(3) * (0.002 * depth) ** 2
         covariance[3:, 3:] += np.eye(3) * np.radians(0.1) ** 2
         return covariance
 

@@ -106,8 +106,10 @@ def stem(embed, images):
 
 def backbone(embed, images):
     """Normalised images -> patch tokens."""
-    if not hasattr(embed, 'blocks'):
+    if hasattr(embed, 'conv1'):
         return stem(embed, images)
+    if not hasattr(embed, 'blocks'):
+        return embed.proj(images).flatten(2).transpose(1, 2)
     patches = embed.patch_embed.proj(images)
     table = embed.pos_embed[:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)
     table = F.interpolate(table, size=patches.shape[2:], mode='bicubic', antialias=True)

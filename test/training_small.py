@@ -10,7 +10,7 @@ VALUES = {
         'embed_dim': 32,
         'depth': 4,
         'num_heads': 2,
-        'patch_embed': 'conv',
+        'patch_embed': 'stem',
         'intermediate_layers': [0, 1, 2, 3],
         'camera_trunk_depth': 1,
         'camera_num_heads': 2,

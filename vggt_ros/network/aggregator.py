@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vggt_ros.network.config import REGISTERS, SPECIAL_TOKENS, VGGTConfig
-from vggt_ros.network.dinov2 import DinoVisionTransformer
+from vggt_ros.network.dinov2 import DinoVisionTransformer, PatchEmbed
 from vggt_ros.network.layers import Block, Rope, init_linear, rope_table
 from vggt_ros.network.stem import ConvStem
 
@@ -55,8 +55,10 @@ class Aggregator(nn.Module):
         self.head_dim = dim // heads
         self.intermediate_layers = config.intermediate_layers
         self.patch_embed: nn.Module
-        if config.patch_embed == 'conv':
+        if config.patch_embed == 'stem':
             self.patch_embed = ConvStem(config.patch_size, dim)
+        elif config.patch_embed == 'conv':
+            self.patch_embed = PatchEmbed(config.patch_size, dim)
         else:
             self.patch_embed = DinoVisionTransformer(config)
         # Slot 0 is worn by the first frame, which defines the world; slot 1 by all others.

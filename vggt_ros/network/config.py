@@ -26,7 +26,8 @@ class VGGTConfig:
     img_size: side in pixels of the square image that the backbone's position embedding was trained for.
     patch_size: side of a patch in pixels; image sides must be multiples of it.
     embed_dim, depth, num_heads: width, number of frame/global block pairs and heads of the alternating attention.
-    patch_embed: ``dinov2_vit{s,b,l}14_reg`` or ``conv`` (a convolutional stem, no backbone).
+    patch_embed: ``dinov2_vit{s,b,l}14_reg`` or ``conv`` (one convolution, no backbone) or ``stem`` (a few convolutions
+        and positions, see stem.py).
     intermediate_layers: the four pairs whose tokens feed the dense heads.
     camera_trunk_depth, camera_num_heads: the camera head's transformer, ``2 * embed_dim`` wide.
     dpt_features, dpt_out_channels: widths inside the depth and point heads; the channels also hold for the tracker's.
@@ -76,14 +77,14 @@ class VGGTConfig:
                 yield f'{field.name} needs 4 entries, got {value!r}'
 
     def _contradictions(self) -> Iterator[str]:
-        if self.patch_embed != 'conv' and self.patch_embed not in DINOV2_DEPTHS:
-            yield f'patch_embed must be conv or one of {", ".join(DINOV2_DEPTHS)}, got {self.patch_embed!r}'
-        elif self.patch_embed != 'conv' and self.embed_dim != DINOV2_DEPTHS[self.patch_embed][0]:
+        if self.patch_embed not in ('conv', 'stem', *DINOV2_DEPTHS):
+            yield f'patch_embed must be conv, stem or one of {", ".join(DINOV2_DEPTHS)}, got {self.patch_embed!r}'
+        elif self.patch_embed in DINOV2_DEPTHS and self.embed_dim != DINOV2_DEPTHS[self.patch_embed][0]:
             yield f'{self.patch_embed} is {DINOV2_DEPTHS[self.patch_embed][0]} wide, but embed_dim is {self.embed_dim}'
         if self.img_size % self.patch_size:
             yield f'img_size {self.img_size} is not a multiple of patch_size {self.patch_size}'
-        if self.patch_embed == 'conv' and self.patch_size % 2:
-            yield f'patch_embed conv needs an even patch_size, got {self.patch_size}'
+        if self.patch_embed == 'stem' and self.patch_size % 2:
+            yield f'patch_embed stem needs an even patch_size, got {self.patch_size}'
         # Rotary positions split a head into (y, x) x (two halves).
         if self.embed_dim % (4 * self.num_heads):
             yield f'embed_dim {self.embed_dim} is not a multiple of 4 * num_heads = {4 * self.num_heads}'

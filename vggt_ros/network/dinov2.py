@@ -1,4 +1,4 @@
-"""From image to patch tokens: the DINOv2 ViT with registers (arXiv 2304.07193, 2309.16588)."""
+"""From image to patch tokens: the DINOv2 ViT with registers (arXiv 2304.07193, 2309.16588), or one convolution."""
 
 from __future__ import annotations
 

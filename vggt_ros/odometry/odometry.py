@@ -46,7 +46,7 @@ class OdometryConfig:
     keyframe_distance: float = 0.15
     keyframes: int = 200
     initial_frames: int = 2
-    min_confidence: float = 0.1
+    min_confidence: float = 0.02
     refine: bool = True
     gates: Gates = field(default_factory=Gates)
 

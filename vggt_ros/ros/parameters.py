@@ -112,7 +112,7 @@ PARAMETERS: tuple[Declared, ...] = (
         "size of depth and confidence images: the camera's (source) or the network's",
         choices=('source', 'network'),
     ),
-    Declared('min_confidence', 0.1, 'depth with less confidence is published as NaN', '', (0.0, 1.0)),
+    Declared('min_confidence', 0.02, 'depth with less confidence is published as NaN', '', (0.0, 1.0)),
     Declared('max_time_jump', 1.0, 'a stamp that goes back further than this is a restart: reset', 's', (0.0, 3600.0)),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}

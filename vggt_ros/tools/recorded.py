@@ -68,13 +68,6 @@ class Recorded:
         """The network's name as the node told it; empty when it did not."""
         return self.status['node'].get('network', '')
 
-    @property
-    def is_untrained(self) -> bool:
-        """Whether the outputs are those of random weights."""
-        from vggt_ros.weights import UNTRAINED  # torch takes seconds to import
-
-        return self.network == UNTRAINED
-
     @cached_property
     def cloud(self) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) positions in the map and (N, 3) uint8 colours; empty when none was recorded."""

@@ -108,13 +108,7 @@ def _title(sheet: Sheet, recorded: Recorded, accuracy: Accuracy, name: str) -> N
     ]
     sheet.write(sheet.LEFT, 0.4, name, fontsize=22, fontweight='bold')
     sheet.write(sheet.LEFT, 0.78, '   ·   '.join(x for x in parts if x), fontsize=13, color=GREY)
-    if recorded.is_untrained:
-        box = {'boxstyle': 'round,pad=0.4', 'facecolor': WARNING, 'edgecolor': 'none'}
-        text = 'UNTRAINED NETWORK: noise, not a result'
-        right = sheet.WIDTH - sheet.RIGHT
-        sheet.write(right, 0.45, text, fontsize=19, fontweight='bold', color='white', ha='right', bbox=box)
-    else:
-        sheet.write(sheet.LEFT, 1.08, '   ·   '.join(figures(accuracy)), fontsize=13, color='black')
+    sheet.write(sheet.LEFT, 1.08, '   ·   '.join(figures(accuracy)), fontsize=13, color='black')
 
 
 def figures(accuracy: Accuracy) -> list[str]:

@@ -1,0 +1,29 @@
+"""Which network a name stands for: the embedded one, a file, or a hub id.
+
+``vggt_tiny.safetensors`` beside this file is the embedded network; docs/training.md says how it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from vggt_ros.network import HEADS, VGGT, checkpoint
+
+EMBEDDED = Path(__file__).with_name('vggt_tiny.safetensors')
+EMBEDDED_NAME = 'vggt-tiny (embedded)'
+_EMBEDDED_HEADS = ('camera', 'depth', 'track')
+
+
+def load(name: str, device: str | torch.device = 'cpu', heads: Sequence[str] = HEADS) -> tuple[VGGT, str]:
+    """The network and what to call it. name: '' for the embedded one, else a checkpoint file or hub id.
+
+    heads: the ones wanted; the embedded network has no point head, and goes without. Raises CheckpointError with the
+    reason.
+    """
+    if name:
+        return checkpoint.load(name, device=device, heads=heads), name
+    present = [head for head in heads if head in _EMBEDDED_HEADS]
+    return checkpoint.load(EMBEDDED, device=device, heads=present), EMBEDDED_NAME

@@ -196,7 +196,7 @@ def test_configuration_survives_its_own_text():
     assert config.from_dict(config.to_dict(small)) == small
 
 
-@pytest.mark.parametrize('name', ['train_tiny.yaml'])
+@pytest.mark.parametrize('name', ['train_tiny.yaml', 'train_tiny_cpu.yaml'])
 def test_shipped_configurations_are_valid(name):
     loaded = config.load(Path(__file__).parents[1] / 'config' / name)
     assert loaded.stages[-1].frames == (2, 8)

@@ -201,7 +201,7 @@ def test_a_bad_image_is_reported_and_loses_nothing(spoil, kind):
         assert wait_until(lambda: status and status[-1].images_processed == 9)
         assert status[-1].images_refused == 1
         assert status[-1].epoch == 0
-        assert stamps(tracks) == [stamp_of(i) for i in range(10) if i != 5]
+        assert wait_until(lambda: stamps(tracks) == [stamp_of(i) for i in range(10) if i != 5])
         assert set(tracks[4].id) & set(tracks[-1].id)
 
 
@@ -518,7 +518,8 @@ def test_the_tracker_rests_while_nobody_listens():
 
     with Rig(Watching(poses(9))) as rig:
         rig.play(range(4))
-        assert rig.settled()
+        # Solved is not published yet: whoever comes in between gets the message of an image without tracks.
+        assert wait_until(lambda: rig.node._latest is not None and rig.node._latest.frame.stamp == stamp_of(3))
         tracks = rig.listen(TrackArray, '/vggt/tracks')
         assert wait_until(rig.node._outputs.tracks_wanted)
         rig.play(range(4, 9))

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from exact import ROOM, SIZE, K, depth_of, look
 from vggt_ros import camera
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.refine import RefineConfig, Refined, Slot, refine, transform_pixels
+from vggt_ros.odometry.refine import RefineConfig, Refined, Slot, refine
 
 MAP = camera.fit(SIZE, 126)
 UNIT = max(SIZE) / 518  # source pixels per px at 518
@@ -76,7 +76,7 @@ class Draw:
             given[:3, 3] += self.disturb * rng.normal(0, TRANSLATION, 3)
             turn = Rotation.from_rotvec(self.disturb * rng.normal(0, ROTATION, 3))
             given[:3, :3] = turn.as_matrix() @ T[:3, :3]
-        return Slot(given, corners, depth, K, MAP.matrix, 5.0 if fixed else 1.0, fixed)
+        return Slot(given, corners, depth, K, MAP, 5.0 if fixed else 1.0, fixed)
 
     @staticmethod
     def _direction(rng, count):
@@ -241,8 +241,3 @@ def test_covariance_is_on_the_safe_side_for_noise_as_it_is():
     """Half a px, smooth errors of depth: 1.5 to 2 standard deviations are claimed for one."""
     assert 0.15 < nees(4, pixel=0.5, depth=0.02) < 1.0
     assert 0.15 < nees(4, pixel=0.5, depth=0.015, own=0.015) < 1.0
-
-
-def test_pixels_of_another_size():
-    uv = np.array([[3.0, 4.0], [10.0, 0.5]])
-    np.testing.assert_allclose(transform_pixels(MAP.matrix, uv), MAP.to_network(uv))

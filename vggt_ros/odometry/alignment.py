@@ -94,7 +94,7 @@ def log_depth_ratio(anchor: Anchor) -> tuple[float, float, float] | None:
     z_map, z_window = anchor.depth_map, anchor.depth_window
     with np.errstate(invalid='ignore', divide='ignore'):
         weight = np.sqrt(anchor.confidence_map * anchor.confidence_window)
-        usable = (z_map > 0) & (z_window > 0) & (weight > 0) & np.isfinite(weight) & ~_depth_edges(z_map)
+        usable = (z_map > 0) & (z_window > 0) & (weight > 0) & np.isfinite(weight) & ~depth_edges(z_map)
         usable &= np.isfinite(z_map) & np.isfinite(z_window)
     grid = np.zeros_like(usable)
     grid[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = True
@@ -161,7 +161,7 @@ def align(anchors: Sequence[Anchor], scale_prior: float | None = None) -> Alignm
     )
 
 
-def _depth_edges(depth: np.ndarray) -> np.ndarray:
+def depth_edges(depth: np.ndarray) -> np.ndarray:
     """Pixels whose log depth differs from a neighbour's by more than ``EDGE``; (h, w) bool."""
     log_depth = np.log(np.where(depth > 0, depth, np.nan))
     edges = np.zeros(depth.shape, bool)

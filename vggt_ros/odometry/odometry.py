@@ -57,13 +57,12 @@ class OdometryConfig:
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A window in the map. T: (S, 4, 4) every slot. T_start: slot 0 as the steps in odom count from it."""
+    """A window in the map. T: (S, 4, 4) every slot; steps in odom count from the first."""
 
     window: Window
     prediction: WindowPrediction
     alignment: Alignment
     quality: Quality
-    T_start: np.ndarray
     refined: Refined
 
     @property
@@ -195,15 +194,13 @@ class Odometry:
             alignment = replace(alignment, similarity=metric)
         similarity = alignment.similarity
         T = np.stack([similarity.pose(one) for one in prediction.T_window_camera])
-        T_start = T[0]
         refined = Refined(T, [None] * len(T), np.zeros(len(T)))
         slots = slots_of(window, prediction, similarity, anchors, T, corners, self.config.min_confidence)
         if sum(slot.corners is not None for slot in slots) > 1:
             depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
             sigma = np.sqrt(np.diag(self._noise.covariance(depth)))
             refined = refine(slots, sigma[3], sigma[0])
-            T_start = refined.T_map_camera[0]
-        return _Placed(window, prediction, alignment, quality, T_start, refined)
+        return _Placed(window, prediction, alignment, quality, refined)
 
     # What comes of it --------------------------------------------------------------------------------------------
 
@@ -231,11 +228,11 @@ class Odometry:
             )
         self.state = State.DEGRADED if degraded else State.TRACKING
         self.scale = self.metres.scale
-        start = placed.T_start
+        start = placed.T[0]
         if self.latest is None:
             self._T_odom_latest, start = np.eye(4), np.eye(4)
         estimates = []
-        before, stamp = placed.T_start, window.frames[0].stamp
+        before, stamp = placed.T[0], window.frames[0].stamp
         for slot, view, good in zip(new, views, tied, strict=True):
             if good:
                 T_odom = self._T_odom_latest @ camera.invert(start) @ placed.T[slot]
@@ -301,7 +298,7 @@ class Odometry:
         covariance = self._noise.covariance(depth) if moved is None else moved.copy()
         if start is not None:  # seen by corners like the others
             covariance += start
-        way = placed.T[slot][:3, 3] - placed.T_start[:3, 3]
+        way = placed.T[slot][:3, 3] - placed.T[0][:3, 3]
         covariance[:3, :3] += placed.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
         return covariance * (4.0 if placed.quality is Quality.DEGRADED else 1.0)
 

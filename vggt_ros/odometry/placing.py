@@ -62,12 +62,10 @@ def slots_of(
             anchor = anchors[number]
             # Slot 0 is seen anew with this window's points: the step in odom must not begin at the last window's.
             held = number > 0 or len(anchors) == 1
-            slots.append(
-                Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map.matrix, anchor.fused, held)
-            )
+            slots.append(Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map, anchor.fused, held))
             continue
         depth = prediction.depth[number] * similarity.scale
         depth = np.where(prediction.confidence[number] >= min_confidence, depth, np.nan)
         first = not anchors and number == 0
-        slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map.matrix, 1.0, first))
+        slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map, 1.0, first))
     return slots

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.camera import invert, project, rays, transform
+from vggt_ros.camera import PixelMap, invert, project, rays, transform
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.transfer import depth_at
 
@@ -69,7 +69,7 @@ class Slot:
     corners: Corners | None
     depth: np.ndarray | None
     K: np.ndarray
-    to_network: np.ndarray
+    map: PixelMap
     weight: float
     fixed: bool
 
@@ -175,14 +175,9 @@ def _lift(slot: Slot, known: np.ndarray) -> _Lift:
     if slot.corners is None or slot.depth is None:
         return np.zeros(0, np.int64), np.zeros((0, 3))
     uv = slot.corners.uv
-    z = depth_at(slot.depth, transform_pixels(slot.to_network, uv))
+    z = depth_at(slot.depth, slot.map.to_network(uv))
     usable = np.isfinite(z)
     return np.searchsorted(known, slot.corners.id[usable]), rays(uv[usable], slot.K) * z[usable, None]
-
-
-def transform_pixels(matrix: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Apply a (3, 3) affine map to pixels (N, 2)."""
-    return uv @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def _solve(

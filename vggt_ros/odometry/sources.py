@@ -15,8 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
 from vggt_ros.camera import PixelMap
-from vggt_ros.odometry.alignment import CONFIDENT, STRIDE, _depth_edges, weighted_median
+from vggt_ros.odometry.alignment import CONFIDENT, STRIDE, depth_edges
 from vggt_ros.odometry.ground import fit_ground
+from vggt_ros.odometry.robust import weighted_median
 from vggt_ros.odometry.scale import FIXED, NoMeasurement, ScaleMeasurement
 
 ENOUGH = 50  # sampled pixels below which an image says nothing
@@ -70,8 +71,8 @@ def depth_scale(
     u, v = np.clip(uv, 0, np.array(size) - 1).T
     ours, theirs, weight = depth[row, column], sensor[v, u], confidence[row, column]
     with np.errstate(invalid='ignore'):
-        believed = (theirs >= near) & (theirs <= far) & ~_depth_edges(sensor)[v, u]
-        usable = believed & np.isfinite(ours) & (ours > 0) & (weight > 0) & ~_depth_edges(depth)[row, column]
+        believed = (theirs >= near) & (theirs <= far) & ~depth_edges(sensor)[v, u]
+        usable = believed & np.isfinite(ours) & (ours > 0) & (weight > 0) & ~depth_edges(depth)[row, column]
     if believed.sum() < ENOUGH:
         return NoMeasurement(name, f'the depth image has {believed.sum()} usable samples from {near} to {far} m')
     if usable.sum() < ENOUGH:

@@ -103,34 +103,42 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
-    """One frame placed in the map.
+class Located:
+    """One image whose camera is placed in the map.
 
     T_map_camera: (4, 4) float64, corrected whenever the map is. T_odom_camera: (4, 4) float64, continuous: composed of
         steps inside one window each; it begins where the map does. covariance: (6, 6) of (x, y, z,
         rotation about x, y, z) in the map, in the map's axes, map units and radians.
-    step_covariance: (6, 6) of the motion from the frame that was published last before this window, likewise.
     velocity: (6,) linear (map units / s) and angular (rad / s) velocity in the camera's axes, or None for the first
         frame; velocity_covariance: (6, 6), likewise.
-    depth: (h, w) float32 z-depth in map units at the network's size, NaN invalid; confidence: (h, w) float32 in [0, 1).
-    K: (3, 3) in network pixels: the known one where there is one, else predicted and smoothed.
-    map: source pixels <-> network pixels.
     """
 
     frame: Frame
     T_map_camera: np.ndarray
     T_odom_camera: np.ndarray
     covariance: np.ndarray
-    step_covariance: np.ndarray
     velocity: np.ndarray | None
     velocity_covariance: np.ndarray
+    state: State
+    scale: Scale
+    epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate(Located):
+    """A located image that the network has looked at.
+
+    step_covariance: (6, 6) of the motion from the frame that was published last before this window, as ``covariance``.
+    depth: (h, w) float32 z-depth in map units at the network's size, NaN invalid; confidence: (h, w) float32 in [0, 1).
+    K: (3, 3) in network pixels: the known one where there is one, else predicted and smoothed.
+    map: source pixels <-> network pixels.
+    """
+
+    step_covariance: np.ndarray
     depth: np.ndarray
     confidence: np.ndarray
     K: np.ndarray
     map: PixelMap
-    state: State
-    scale: Scale
-    epoch: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,68 @@
+"""Pictures of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vggt_ros.accuracy import similarity
+
+_COLOURS = ('#d62728', '#ff9896', '#7f7f7f', '#1f77b4', '#2ca02c', '#9467bd')
+
+
+@contextmanager
+def _drawing(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of this size in hundreds of pixels, saved at the end."""
+    with mpl.rc_context({'font.size': 8, 'axes.grid': True, 'axes.axisbelow': True, 'grid.color': '#dddddd'}):
+        figure = Figure(figsize=size, dpi=100, layout='constrained')
+        FigureCanvasAgg(figure)
+        yield figure
+        figure.savefig(path)
+
+
+def draw_loop(
+    T_true: np.ndarray, paths: Mapping[str, np.ndarray], errors: Mapping[str, Sequence[float]], path: Path
+) -> None:
+    """From above: true path (N, 4, 4) and one path of each way to join windows, aligned; beside it the error (ATE,
+    metres) of each way over all seeds, median and extremes."""
+    with _drawing(path, (10, 4.2)) as figure:
+        above, bars = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        true = T_true[:, :3, 3]
+        above.plot(*true[:, :2].T, color='black', linewidth=4, alpha=0.25, label='truth')
+        for T, colour in reversed(list(zip(paths.values(), _COLOURS, strict=False))):
+            scale, R, t = similarity(T[:, :3, 3], true)
+            aligned = scale * T[:, :3, 3] @ R.T + t
+            above.plot(*aligned[:, :2].T, color=colour, linewidth=1)
+        above.set(xlabel='x [m]', ylabel='y [m]', aspect='equal', title='one run from above, best similarity')
+        above.legend(frameon=False, loc='center')
+        middle = np.array([np.median(values) for values in errors.values()])
+        low = middle - [min(values) for values in errors.values()]
+        high = [max(values) for values in errors.values()] - middle
+        rows = np.arange(len(errors))[::-1]
+        bars.barh(rows, middle, xerr=(low, high), color=_COLOURS[: len(errors)], capsize=3)
+        count = len(next(iter(errors.values())))
+        bars.set(xscale='log', xlim=(0.01, None), xlabel='ATE [m]', title=f'{count} runs: median and extremes')
+        bars.set_yticks(rows, list(errors))
+
+
+def draw_scale(curves: Sequence[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """Metres per map unit along the corridor, of each run without (relative to the beginning) and with a sensor."""
+    with _drawing(path, (8, 3)) as figure:
+        axes = figure.subplots()
+        for number, (relative, metric) in enumerate(curves):
+            length = len(relative)
+            for scales, colour, name in (
+                (relative, '#1f77b4', 'no metric source, relative to the beginning'),
+                (metric, '#d62728', 'with a depth camera'),
+            ):
+                place = np.arange(length - len(scales), length)[11:]
+                smooth = np.convolve(scales, np.full(12, 1 / 12), 'valid')
+                axes.plot(place, smooth, color=colour, linewidth=1, alpha=0.7, label=name if number == 0 else None)
+        axes.set(xlabel='way [m]', ylabel='metres per unit', title='scale along a corridor, means of 12 frames')
+        axes.legend(frameon=False)

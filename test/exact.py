@@ -43,11 +43,20 @@ def picture(seed, size=SIZE):
     return np.kron(rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
 
 
+def descriptor(T):
+    """What a place looks like, (32,) float32 of length 1: near views are alike."""
+    frequencies = np.random.default_rng(0).normal(size=(16, 6))
+    phase = frequencies @ np.concatenate([T[:3, 3], 2 * T[:3, 2]])
+    return (np.concatenate([np.cos(phase), np.sin(phase)]) / 4).astype(np.float32)
+
+
 class ExactPredictor:
     """The predictor's interface over known poses, found by stamp. Each window has a random unit, as VGGT's have.
 
     poses: stamp -> T_world_camera. spoil: called with every prediction's fields, to break them.
     """
+
+    focal_sigma = 0.0
 
     def __init__(self, poses, longest=126, spoil=None, K=K):
         self.poses, self.longest, self.spoil, self.K = poses, longest, spoil, K
@@ -85,7 +94,7 @@ class ExactPredictor:
             'maps': (pixel_map,) * len(frames),
             'depth': {slot: (z * unit).astype(np.float32) for slot, z in depths.items()},
             'confidence': {slot: np.full(z.shape, 0.9, np.float32) for slot, z in depths.items()},
-            'descriptor': np.zeros((len(frames), 4), np.float32),
+            'descriptor': np.stack([descriptor(T) for T in world]),
             'tracks': tracks,
         }
         if self.spoil:

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from vggt_ros import camera
 from vggt_ros.odometry.alignment import AlignmentError, Anchor, align
-from vggt_ros.odometry.odometry import OdometryConfig, PredictionError
+from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.robust import geometric_median, huber_mean, weighted_median
 from vggt_ros.pipeline import Pipeline
@@ -27,7 +27,7 @@ def run(poses, stride=1, spoil=None, **config):
     pipeline = Pipeline(predictor, OdometryConfig(refine=False, **config), TrackerConfig(64))
     results = []
     for i in range(0, len(frames), stride):
-        results += pipeline.process(frames[i : i + stride])
+        results += pipeline.process(frames[i : i + stride]).results
     return results, predictor, pipeline
 
 
@@ -92,7 +92,7 @@ def test_reset_begins_a_new_epoch_at_the_origin():
     pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=4))
     pipeline.process(frames[:5])
     pipeline.reset()
-    result = pipeline.process(frames[5:8])[0]
+    result = pipeline.process(frames[5:8]).results[0]
     assert result.estimate.epoch == 1
     np.testing.assert_allclose(result.estimate.T_map_camera[:3, 3], 0, atol=1e-12)
     assert result.tracks.id.min() == 0
@@ -111,17 +111,19 @@ def test_an_unusable_window_loses_nothing(breakage, reason):
     frames = frames_of(poses)
     predictor = ExactPredictor({frame.stamp: T for frame, T in zip(frames, poses, strict=True)})
     pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=5))
-    good = pipeline.process(frames[:5])
+    good = pipeline.process(frames[:5]).results
     predictor.spoil = breakage
-    with pytest.raises(PredictionError, match=reason):
-        pipeline.process(frames[5:7])
-    assert pipeline.odometry.state is State.DEGRADED
+    broken = pipeline.process(frames[5:7])
+    assert not broken.results
+    assert broken.refused == 2
+    assert reason in broken.reasons[0]
+    assert pipeline.state is State.DEGRADED
     predictor.spoil = None
-    after = pipeline.process(frames[7:9])
+    after = pipeline.process(frames[7:9]).results
     truth = expected_map(poses)
     unit = np.linalg.norm(good[-1].estimate.T_map_camera[:3, 3]) / np.linalg.norm(truth[4, :3, 3])
     np.testing.assert_allclose(after[-1].estimate.T_map_camera[:3, 3], unit * truth[8, :3, 3], atol=1e-6 * unit)
-    assert pipeline.odometry.state is State.TRACKING
+    assert pipeline.state is State.TRACKING
     assert set(good[-1].tracks.id.tolist()) & set(after[-1].tracks.id.tolist())
 
 
@@ -133,8 +135,9 @@ def test_an_impossible_field_of_view_matters_only_without_calibration():
     assert np.isfinite(results[-1].estimate.K).all()
     frame = [dataclasses.replace(frame, K=None) for frame in frames_of(walk(4))]
     predictor = ExactPredictor(dict(zip([f.stamp for f in frame], walk(4), strict=True)), spoil=blind)
-    with pytest.raises(PredictionError, match='field of view'):
-        Pipeline(predictor, OdometryConfig(refine=False)).process(frame)
+    solution = Pipeline(predictor, OdometryConfig(refine=False)).process(frame)
+    assert not solution.results
+    assert 'field of view' in solution.reasons[0]
 
 
 def test_out_of_memory_halves_the_window_once_and_goes_on():
@@ -148,7 +151,7 @@ def test_out_of_memory_halves_the_window_once_and_goes_on():
     frames = frames_of(poses)
     predictor = Small({frame.stamp: T for frame, T in zip(frames, poses, strict=True)})
     pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=8, keyframe_distance=0.01))
-    results = [result for frame in frames for result in pipeline.process([frame])]
+    results = [result for frame in frames for result in pipeline.process([frame]).results]
     assert len(results) == 20
     assert pipeline.odometry.config.window in (3, 4)
     predictor.predict = lambda frames, *rest: (_ for _ in ()).throw(WindowTooLargeError(len(frames)))

@@ -8,7 +8,8 @@ from exact import ExactPredictor, K, picture, walk
 from vggt_ros import camera
 from vggt_ros.evaluation.scenarios import TOY, room_loop
 from vggt_ros.odometry.alignment import AlignmentError
-from vggt_ros.odometry.odometry import Odometry, OdometryConfig
+from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.odometry import Odometry
 from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.window import Window
 from vggt_ros.pipeline import Pipeline
@@ -182,7 +183,7 @@ class Broken(ExactPredictor):
 
 def kept(odometry):
     """Everything a rejected window must not touch."""
-    state = [odometry.latest.frame.index, odometry.latest.T_map_camera.copy(), odometry._T_odom_latest.copy()]
+    state = [odometry.latest.frame.index, odometry.latest.T_map_camera.copy(), odometry.T_odom_latest.copy()]
     for keyframe in odometry.keyframes:
         state += [keyframe.frame.index, keyframe.T_map_camera.copy(), keyframe.depth.copy(), keyframe.fused]
         state += [keyframe.confidence.copy(), keyframe.pose_weight]
@@ -318,7 +319,7 @@ def test_tracks_belong_to_their_own_frame_when_another_is_left_out():
     pipeline = Pipeline(predictor, OdometryConfig(window=8), TrackerConfig(64))
     for start in range(0, 12, 2):
         pipeline.process(frames[start : start + 2])
-    results = pipeline.process(frames[13:])
+    results = pipeline.process(frames[13:]).results
     assert [result.estimate.frame.index for result in results] == [14, 15]
     indices, maps, tracks = said[-1]
     for result in results:

@@ -1,15 +1,37 @@
-"""Frames in, estimates and tracks out: odometry, network and tracker in their order. No ROS here."""
+"""Frames in, estimates and tracks out: front end, network, odometry and tracker in their order. No ROS here.
+
+``look`` and ``process`` may run on two threads: every image is looked at, at camera rate; some are processed, as fast
+as the network is.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from vggt_ros.odometry.klt import KltTracker
-from vggt_ros.odometry.odometry import Odometry, OdometryConfig, Window
+from vggt_ros.odometry.alignment import AlignmentError, Similarity
+from vggt_ros.odometry.config import Hints, OdometryConfig
+from vggt_ros.odometry.focal import FocalCheck
+from vggt_ros.odometry.frontend import FrontEnd, Sight
+from vggt_ros.odometry.gravity import Gravity
+from vggt_ros.odometry.metric import MetricSource, Solved
+from vggt_ros.odometry.window import PredictionError, Window
+from vggt_ros.odometry.world import World, WorldConfig
 from vggt_ros.tracks import Tracker, TrackerConfig
-from vggt_ros.types import Estimate, Frame, Predictor, Tracks, WindowPrediction, WindowTooLargeError
+from vggt_ros.types import (
+    Estimate,
+    Frame,
+    Located,
+    Predictor,
+    Scale,
+    State,
+    Tracks,
+    WindowPrediction,
+    WindowTooLargeError,
+)
+
+STILL_PERIOD = 1.0  # s between two windows while the camera stands still: what it sees may change
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +42,31 @@ class Result:
     tracks: Tracks
 
 
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What a window brought.
+
+    results: one for each new frame that was placed, in the order of time. refused: frames that were not. located: those
+    of the placed that the front end could not locate before, as it goes on from them. keyframes: estimates
+    that became keyframes of the map. corrections: frame index -> how a keyframe's coordinates in the map moved after
+    that, x -> s R x + t. reasons: why the window was refused or the state is not TRACKING. warnings: what else a person
+    should know.
+    """
+
+    results: Sequence[Result] = ()
+    refused: int = 0
+    located: Sequence[Located] = ()
+    keyframes: Sequence[Estimate] = ()
+    corrections: Mapping[int, Similarity] = field(default_factory=dict)
+    state: State = State.INITIALIZING
+    scale: Scale = Scale.UNKNOWN
+    epoch: int = 0
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Pipeline:
-    """Feed new frames in the order of their stamps; each comes back once, as soon as a window has been solved with it.
+    """Feed frames in the order of their stamps; each that is processed comes back once, when its window is solved.
 
     window_seconds: how long the network took for the last window.
     """
@@ -31,53 +76,144 @@ class Pipeline:
         predictor: Predictor,
         odometry: OdometryConfig | None = None,
         tracker: TrackerConfig | None = None,
+        world: WorldConfig | None = None,
+        sources: Sequence[MetricSource] = (),
     ) -> None:
         self.predictor = predictor
-        self.odometry = Odometry(odometry)
-        self.corners = KltTracker()
+        self.odometry = World(odometry, world)
+        self.front = FrontEnd()
         self.tracker = Tracker(tracker)
+        self.sources = sources
         self.window_seconds = 0.0
+        self._focal = FocalCheck(predictor.focal_sigma)
         self._waiting: list[Frame] = []
+        self._processed = 0  # stamp of the newest frame that was given to ``process``
+
+    @property
+    def state(self) -> State:
+        """What is known of the camera's place just now."""
+        return self.odometry.state
 
     def reset(self) -> None:
         """Forget the map and the tracks: a new epoch."""
         self.odometry.reset()
-        self.corners.reset()
+        self.front.reset()
+        self._focal.reset()
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
         self.tracker.reset()
         self._waiting.clear()
+        for source in self.sources:
+            source.clear()
 
-    def process(self, frames: Sequence[Frame], track: bool = True) -> list[Result]:
-        """Solve a window with these new frames, oldest first; empty while too few frames have come to begin.
+    def look(self, frame: Frame) -> Sight:
+        """Track and locate an image, at camera rate; to be called before ``process``. Raises ValueError."""
+        return self.front.look(frame)
 
-        track: whether anybody wants tracks; without, the tracker rests and its tracks end.
-        Raises AlignmentError or PredictionError when the window was no use (its frames are dropped, the map stays) and
-        WindowTooLargeError when even half of the window does not fit into the device's memory.
+    def due(self, sight: Sight) -> bool:
+        """Whether the network should look at this image: while the camera stands still, only now and then."""
+        return not sight.motion.stationary or sight.frame.stamp - self._processed >= STILL_PERIOD * 1e9
+
+    def process(
+        self,
+        frames: Sequence[Frame],
+        track: bool = True,
+        companions: Mapping[int, Frame] | None = None,
+        gravity: Gravity | None = None,
+    ) -> Solution:
+        """Solve a window with these new frames, oldest first; nothing comes back while too few have come to begin.
+
+        track: whether anybody wants tracks; without, the tracker rests and its tracks end. companions: frame index ->
+        the simultaneous image of a second camera. gravity: which way is down in the newest frame.
+        A window that is no use is dropped with its frames, the map stays; the reasons say why.
+        Raises WindowTooLargeError when even half of the window does not fit into the device's memory, and DeviceError.
         """
+        world = self.odometry
         self._waiting += frames
-        if self.odometry.config.refine:
-            for frame in frames:
-                self.corners.update(frame)
-        window = self.odometry.plan(self._waiting)
+        self._processed = self._waiting[-1].stamp
+        companions = companions or {}
+        beside = [companions[frame.index] for frame in frames if frame.index in companions]
+        if gravity is not None and world.latest is None:
+            # The first frame's is meant, but the camera hardly turns before the first window.
+            world.level(gravity)
+        window = world.plan(self._waiting, beside)
         if window is None:
-            return []
-        self._waiting = []
+            return self._solution()
+        waiting, self._waiting, epoch = len(self._waiting), [], world.epoch
+        window, prediction = self._look_at(window, track, beside)
+        try:
+            estimates = world.update(window, prediction, self._corners, self._hints(window))
+        except (AlignmentError, PredictionError):
+            if world.state is State.LOST:
+                self.front.lose()
+            return self._solution(refused=waiting)
+        if world.epoch != epoch:
+            self._begin_epoch()
+        pairs = [
+            (world.placed.raw(window.new_slots[-1]), world.placed.raw(slot))
+            for slot in window.companion_slots
+            if world.placed is not None
+        ]
+        scale = 1.0 if world.placed is None else world.placed.similarity.scale
+        solved = Solved(estimates, scale, pairs)
+        metric = world.scale is Scale.METRIC
+        world.measure([source.answer(solved) for source in self.sources])
+        if world.scale is Scale.METRIC and not metric:
+            for source in self.sources:
+                source.clear()
+        if gravity is not None:
+            world.level(gravity, estimates[-1])
+        tracks = self.tracker.update(prediction, [prediction.slot(one.frame.index) for one in estimates], estimates)
+        located = [one for estimate in estimates if (one := self._follow(estimate)) is not None]
+        self.front.solved(estimates[-1])
+        return self._solution(
+            results=[Result(*pair) for pair in zip(estimates, tracks, strict=True)],
+            refused=waiting - len(estimates),
+            located=located,
+            keyframes=list(world.added),
+            corrections=dict(world.corrections),
+            warnings=tuple(filter(None, [self._focal.update(window, prediction)])),
+        )
+
+    def _solution(self, **fields) -> Solution:
+        world = self.odometry
+        return Solution(state=self.state, scale=world.scale, epoch=world.epoch, reasons=world.reasons, **fields)
+
+    def _corners(self, index: int):
+        return self.front.corners(index) if self.odometry.config.refine else None
+
+    def _follow(self, estimate: Estimate) -> Located | None:
+        """The estimate as the front end has it, when it could not locate that image itself."""
+        sight = self.front.sight(estimate.frame.index)
+        return None if sight is not None and sight.located is not None else self.front.follow(estimate)
+
+    def _hints(self, window: Window) -> Hints:
+        new = [window.frames[slot] for slot in window.new_slots]
+        sights = [sight for frame in new if (sight := self.front.sight(frame.index)) is not None]
+        blurred = frozenset(sight.frame.index for sight in sights if sight.motion.blurred)
+        latest = self.odometry.latest
+        if latest is None or self.state is State.LOST or not sights:
+            return Hints(blurred=blurred)
+        motion = sights[-1].motion
+        held = len(sights) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
+        return Hints(self.front.turn(window.frames[0].index, new[-1].index), blurred, held)
+
+    def _look_at(self, window: Window, track: bool, beside: Sequence[Frame]) -> tuple[Window, WindowPrediction]:
         started = time.perf_counter()
         try:
             prediction = self._predict(window, track)
         except WindowTooLargeError:
             # Once: half the window from now on. A second failure is the caller's to report.
             self.odometry.shrink(max(3, len(window.frames) // 2))
-            window = self.odometry.plan(window.frames[-window.new :])
-            assert window is not None
-            prediction = self._predict(window, track)
+            smaller = self.odometry.plan([window.frames[slot] for slot in window.new_slots], beside)
+            assert smaller is not None
+            window, prediction = smaller, self._predict(smaller, track)
         self.window_seconds = time.perf_counter() - started
-        estimates = self.odometry.update(window, prediction, self.corners.at)
-        slots = [prediction.slot(estimate.frame.index) for estimate in estimates]
-        tracks = self.tracker.update(prediction, slots, estimates)
-        return [Result(*pair) for pair in zip(estimates, tracks, strict=True)]
+        return window, prediction
 
     def _predict(self, window: Window, track: bool) -> WindowPrediction:
-        if not track:
+        if not track or self.state is State.LOST:
             self.tracker.end_all()
             return self.predictor.predict(window.frames, window.depth)
         reference = window.frames[0]

@@ -170,7 +170,12 @@ class DeviceError(RuntimeError):
 
 
 class Predictor(Protocol):
-    """Anything that looks at a window: the network held ready, or a simulation of it."""
+    """Anything that looks at a window: the network held ready, or a simulation of it.
+
+    focal_sigma: relative standard deviation of the focal length that it predicts.
+    """
+
+    focal_sigma: float
 
     def pixel_map(self, size: tuple[int, int]) -> PixelMap:
         """How source images of this (width, height) become the predictor's."""

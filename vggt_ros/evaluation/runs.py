@@ -11,8 +11,9 @@ from scipy.spatial.transform import Rotation
 from vggt_ros.camera import invert
 from vggt_ros.evaluation import scenarios
 from vggt_ros.evaluation.scenarios import Scenario
+from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.klt import Corners, KltTracker
-from vggt_ros.odometry.odometry import Odometry, OdometryConfig
+from vggt_ros.odometry.odometry import Odometry
 from vggt_ros.odometry.scale import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.sources import depth_scale
 from vggt_ros.synthetic.errors import ErrorModel

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from vggt_ros import camera
+from vggt_ros.odometry.alignment import Similarity
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.types import Frame
 
@@ -27,7 +28,8 @@ class Keyframe:
 
     T_map_camera: (4, 4). depth: (h, w) float32 z-depth in map units, NaN unknown; confidence: (h, w) float32 in
     [0, 1). K: (3, 3) in network pixels. descriptor: (C,). corners: that were tracked in it, if any. fused: number of
-    windows its depth has been averaged over; pose_weight: how many windows its pose is worth.
+    windows its depth has been averaged over; pose_weight: how many windows its pose is worth. drift: (3,) variance that
+    the windows up to this one have added to the map's rotation (rad^2), position (in the unit of then) and log scale.
     """
 
     frame: Frame
@@ -39,6 +41,7 @@ class Keyframe:
     corners: Corners | None = None
     fused: int = 1
     pose_weight: int = 1
+    drift: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     @cached_property
     def median_depth(self) -> float:
@@ -74,11 +77,10 @@ class Keyframe:
             self._forget()
             self.fused = min(self.fused + 1, MAX_FUSED)
 
-    def rescale(self, ratio: float) -> None:
-        """Multiply position and depth by ``ratio``: the map has another unit."""
-        self.T_map_camera = self.T_map_camera.copy()
-        self.T_map_camera[:3, 3] *= ratio
-        self.depth = self.depth * np.float32(ratio)
+    def move(self, moved: Similarity) -> None:
+        """What it says of the map, x, becomes ``moved`` x: a correction, or another unit."""
+        self.T_map_camera = moved.pose(self.T_map_camera)
+        self.depth = self.depth * np.float32(moved.scale)
         self._forget()
 
     def _forget(self) -> None:

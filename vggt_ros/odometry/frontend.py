@@ -2,24 +2,26 @@
 
 Between two windows the pose comes from PnP on corners that carry the depth of the newest solved frame. In ``odom`` the
 steps between neighbouring images are each taken against one solved frame, so a new one makes no seam; in ``map`` the
-pose hangs on the newest solved frame and follows its corrections.
+pose hangs on the newest solved frame and follows its corrections. While the camera stands still both are held.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vggt_ros.camera import invert
-from vggt_ros.odometry.covariance import UNKNOWN
+from vggt_ros.odometry.covariance import UNKNOWN, velocity
 from vggt_ros.odometry.keyframes import ENOUGH, KeyframeSelector, Motion
 from vggt_ros.odometry.klt import Corners, KltTracker, common
 from vggt_ros.odometry.pnp import CameraPose, PoseError, PoseTracker
-from vggt_ros.types import Estimate, Frame
+from vggt_ros.types import Estimate, Frame, Located, State
 
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
+HISTORY = 256  # images that are remembered
 _FIELD_OF_VIEW = np.radians(60.0)  # of an uncalibrated camera before the network has said anything
 
 
@@ -27,28 +29,26 @@ _FIELD_OF_VIEW = np.radians(60.0)  # of an uncalibrated camera before the networ
 class Sight:
     """One image at camera rate.
 
-    motion: what the camera did. broken: nothing connects it with the image before. T_map_camera, T_odom_camera: (4, 4)
-    or None while it cannot be located; covariance: (6, 6) of the first, translation and rotation in the map's axes.
-    reason: why it cannot be located, else ''.
+    motion: what the camera did. broken: nothing connects it with the image before. located: where it is, or None, with
+    the reason why not.
     """
 
     frame: Frame
     motion: Motion
     broken: bool
-    T_map_camera: np.ndarray | None
-    T_odom_camera: np.ndarray | None
-    covariance: np.ndarray
+    located: Located | None
     reason: str
 
 
 class FrontEnd:
-    """``look`` at every image on one thread; ``solved`` and ``corners`` may be called from another."""
+    """``look`` at every image on one thread; everything else may be called from another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._klt = KltTracker()
         self._selector = KeyframeSelector()
         self._pnp = PoseTracker()
+        self._sights: OrderedDict[int, Sight] = OrderedDict()
         self._clear()
 
     def _clear(self) -> None:
@@ -56,7 +56,8 @@ class FrontEnd:
         self._renewed = False  # whether the reference is another one than at the last image
         self._before: Corners | None = None
         self._T_reference_before: np.ndarray | None = None
-        self._T_odom: np.ndarray | None = None
+        self._last: Located | None = None
+        self._sights.clear()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -71,6 +72,22 @@ class FrontEnd:
         with self._lock:
             return self._klt.at(index)
 
+    def sight(self, index: int) -> Sight | None:
+        """What was seen of an image, None when it is unknown or too long ago."""
+        with self._lock:
+            return self._sights.get(index)
+
+    def turn(self, first: int, last: int) -> np.ndarray | None:
+        """(3, 3) R_first_last between two images, None unless both were located while nothing broke between them."""
+        with self._lock:
+            sights = [self._sights.get(index) for index in (first, last)]
+            if any(sight is None or sight.located is None for sight in sights):
+                return None
+            if any(sight.broken for index, sight in self._sights.items() if first < index <= last):
+                return None
+            R = [sight.located.T_odom_camera[:3, :3] for sight in sights if sight is not None and sight.located]
+            return R[0].T @ R[1]
+
     def solved(self, estimate: Estimate, scale_sigma: float = 0.01) -> bool:
         """The newest solved frame: poses hang on it from now on. False when its corners are forgotten already."""
         with self._lock:
@@ -81,6 +98,20 @@ class FrontEnd:
             self._estimate, self._renewed = estimate, True
             return True
 
+    def lose(self) -> None:
+        """The map does not know where the camera is: no image is located until a frame is solved again."""
+        with self._lock:
+            self._estimate = None
+            self._pnp.reset()
+
+    def follow(self, estimate: Estimate) -> Located | None:
+        """A solved image that could not be located, as camera-rate odom has it; None when a later one was located."""
+        with self._lock:
+            if self._last is not None and estimate.frame.stamp <= self._last.frame.stamp:
+                return None
+            self._last = replace(estimate, T_odom_camera=self._bridged(estimate.T_map_camera, estimate))
+            return self._last
+
     def look(self, frame: Frame) -> Sight:
         """Track and locate one image. Raises ValueError when it is not later than the one before."""
         with self._lock:
@@ -88,33 +119,67 @@ class FrontEnd:
             motion = self._selector.update(corners, self._intrinsics(frame))
             before, self._before = self._before, corners
             broken = before is not None and _broken(before, corners)
-            if self._estimate is None:
-                return Sight(frame, motion, broken, None, None, np.eye(6) * UNKNOWN, 'no frame is solved yet')
-            try:
-                pose = self._pnp.locate(corners, frame.K)
-            except PoseError as error:
-                self._T_reference_before = None
-                return Sight(frame, motion, broken, None, None, np.eye(6) * UNKNOWN, str(error))
-            T_odom = self._step(pose, before, frame.K)
-            return Sight(frame, motion, broken, pose.T_map_camera, T_odom, pose.covariance, '')
+            located, reason = self._locate(frame, corners, before, motion)
+            sight = Sight(frame, motion, broken, located, reason)
+            self._sights[frame.index] = sight
+            while len(self._sights) > HISTORY:
+                self._sights.popitem(last=False)
+            return sight
 
-    def _step(self, pose: CameraPose, before: Corners | None, K: np.ndarray | None) -> np.ndarray:
-        """T_odom_camera: the last one and the step since, both ends seen from the same solved frame."""
-        assert self._estimate is not None
-        T_before = self._T_reference_before
+    def _locate(
+        self, frame: Frame, corners: Corners, before: Corners | None, motion: Motion
+    ) -> tuple[Located | None, str]:
+        if self._estimate is None:
+            return None, 'no frame is solved yet'
+        if motion.stationary and self._last is not None and self._last.epoch == self._estimate.epoch:
+            self._last = replace(self._last, frame=frame, velocity=np.zeros(6), state=State.STATIONARY)
+            return self._last, ''
+        try:
+            pose = self._pnp.locate(corners, frame.K)
+        except PoseError as error:
+            self._T_reference_before = None
+            return None, str(error)
+        self._last = self._step(frame, pose, before)
+        return self._last, ''
+
+    def _step(self, frame: Frame, pose: CameraPose, before: Corners | None) -> Located:
+        """In odom: where the last image was and the step since, both ends seen from the same solved frame."""
+        estimate, last, T_before = self._estimate, self._last, self._T_reference_before
+        assert estimate is not None
         if self._renewed and T_before is not None and before is not None:
             try:
-                T_before = self._pnp.locate(before, K).T_reference_camera
+                T_before = self._pnp.locate(before, frame.K).T_reference_camera
             except PoseError:
                 T_before = None
         self._renewed = False
-        if self._T_odom is None or T_before is None:
-            # Nothing to go on from: the windows' own chain does.
-            self._T_odom = self._estimate.T_odom_camera @ pose.T_reference_camera
+        rate, rate_covariance = None, np.diag([UNKNOWN] * 6)
+        if last is None or last.epoch != estimate.epoch or T_before is None:
+            T_odom = self._bridged(pose.T_map_camera, estimate)
         else:
-            self._T_odom = self._T_odom @ invert(T_before) @ pose.T_reference_camera
+            T_odom = last.T_odom_camera @ invert(T_before) @ pose.T_reference_camera
+            nanoseconds = frame.stamp - last.frame.stamp
+            T_map_before = estimate.T_map_camera @ T_before
+            rate, rate_covariance = velocity(T_map_before, pose.T_map_camera, nanoseconds, pose.motion_covariance)
         self._T_reference_before = pose.T_reference_camera
-        return self._T_odom
+        return Located(
+            frame=frame,
+            T_map_camera=pose.T_map_camera,
+            T_odom_camera=T_odom,
+            covariance=pose.covariance,
+            velocity=rate,
+            velocity_covariance=rate_covariance,
+            state=estimate.state,
+            scale=estimate.scale,
+            epoch=estimate.epoch,
+        )
+
+    def _bridged(self, T_map_camera: np.ndarray, estimate: Estimate) -> np.ndarray:
+        """T_odom_camera without a step to go on from: the way in the map, or at the start the windows' own chain."""
+        if self._last is None or self._last.epoch != estimate.epoch:
+            return estimate.T_odom_camera @ invert(estimate.T_map_camera) @ T_map_camera
+        if estimate.state is State.RELOCALIZED:
+            return self._last.T_odom_camera  # the map moved, and nobody knows by how much the camera did
+        return self._last.T_odom_camera @ invert(self._last.T_map_camera) @ T_map_camera
 
     def _intrinsics(self, frame: Frame) -> np.ndarray:
         if frame.K is not None:

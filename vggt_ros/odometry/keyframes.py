@@ -51,8 +51,8 @@ class Motion:
     flow: median shift since the image before; flow_keyframe: since the keyframe; px at 518. rotation: (3, 3)
     R_keyframe_camera, or None; angle: its magnitude in rad. parallax: median shift that the rotation leaves, px at 518.
     tracked: share of the keyframe's corners that still live. corners: how many live now. blurred, exposure_jump,
-    stationary, pure_rotation: what they say. keyframe: the image is one; reason: why: 'first', 'parallax', 'rotation',
-    'tracked', 'time', else ''.
+    stationary, pure_rotation: what they say. still_since: stamp (ns) of the image that the camera has not moved from.
+    keyframe: the image is one; reason: why: 'first', 'parallax', 'rotation', 'tracked', 'time', else ''.
     """
 
     index: int
@@ -66,6 +66,7 @@ class Motion:
     blurred: bool
     exposure_jump: bool
     stationary: bool
+    still_since: int
     pure_rotation: bool
     keyframe: bool
     reason: str
@@ -127,6 +128,7 @@ class KeyframeSelector:
             blurred=blurred,
             exposure_jump=abs(corners.gain) > config.gain,
             stationary=stationary,
+            still_since=self._still_since,
             pure_rotation=bool(angle > config.turn and parallax < config.turn_parallax),
             keyframe=reason != '',
             reason=reason,

@@ -84,6 +84,11 @@ class PlaceIndex:
         return len(self._indices)
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        """The keyframes that are remembered, in the order of time."""
+        return tuple(self._indices)
+
+    @property
     def threshold(self) -> float | None:
         """The cosine from which a keyframe is a candidate; None while it is unknown."""
         return float(np.median(self._neighbours)) if len(self._neighbours) >= LEARN_AT_LEAST else None

@@ -1,17 +1,20 @@
-"""From a window and its anchors to what alignment and refinement are told."""
+"""From a window and its anchors to where everything in it lies in the map, and how sure that is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vggt_ros.odometry.alignment import Alignment, Anchor, Similarity, align
-from vggt_ros.odometry.anchors import Keyframe
+from vggt_ros.odometry.anchors import Keyframe, typical_depth
+from vggt_ros.odometry.covariance import PoseNoise
 from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.refine import Slot
-from vggt_ros.odometry.window import Window
+from vggt_ros.odometry.quality import Quality
+from vggt_ros.odometry.refine import Refined, Slot, refine
+from vggt_ros.odometry.window import Window, at_network_pixels
 from vggt_ros.types import WindowPrediction
 
 R_MAP_OPTICAL = map_from_camera(assumed_level().down)
@@ -20,12 +23,78 @@ R_MAP_OPTICAL = map_from_camera(assumed_level().down)
 CornersOf = Callable[[int], Corners | None]
 """Frame index -> the corners tracked in it, None where unknown."""
 
+FLOOR = 0.003  # standard deviation of any step, share of the median depth
+ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 
-def align_anchors(anchors: Sequence[Keyframe], prediction: WindowPrediction, log_scale: float) -> Alignment:
-    """Where the window lies; without anchors it is the map. log_scale: of the window before, if all else fails."""
-    if not anchors:
-        origin = Similarity(1.0, R_MAP_OPTICAL, np.zeros(3))
-        return Alignment(origin, 0.0, 0.0, 0.0, 1.0, np.zeros((6, 6)))
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A window in the map.
+
+    anchors: the keyframes in its first slots. T: (A + N, 4, 4) anchors and new frames, refined by corners, whose
+    covariances and changes of log depth are in ``refined``.
+    """
+
+    window: Window
+    prediction: WindowPrediction
+    anchors: Sequence[Keyframe]
+    alignment: Alignment
+    quality: Quality
+    refined: Refined
+    min_confidence: float
+
+    @property
+    def T(self) -> np.ndarray:
+        """(A + N, 4, 4) poses in the map."""
+        return self.refined.T_map_camera
+
+    @property
+    def similarity(self) -> Similarity:
+        """From window to map."""
+        return self.alignment.similarity
+
+    def raw(self, slot: int) -> np.ndarray:
+        """(4, 4) the pose of any slot in the map as the network has it."""
+        return self.similarity.pose(self.prediction.T_window_camera[slot])
+
+    def depth(self, slot: int, refined: bool) -> np.ndarray:
+        """(h, w) float32 map units, NaN where the network is not to be believed; refined: by corners, too."""
+        frame, confidence = self.window.frames[slot], self.prediction.confidence[slot]
+        scale = self.similarity.scale * (float(np.exp(self.refined.log_depth[slot])) if refined else 1.0)
+        depth = (self.prediction.depth[slot] * scale).astype(np.float32)
+        with np.errstate(invalid='ignore'):
+            known = (depth > 0) & (confidence >= self.min_confidence)
+        if frame.valid is not None:
+            known &= at_network_pixels(frame.valid, self.prediction.maps[slot])
+        depth[~known] = np.nan
+        return depth
+
+    def step_covariance(self, slot: int, depth: float, noise: PoseNoise) -> np.ndarray:
+        """(6, 6) of the step from slot 0 to this one; map axes, times 4 when the window is DEGRADED."""
+        moved, start = self.refined.covariances[slot], self.refined.covariances[0]
+        covariance = noise.covariance(depth) if moved is None else moved.copy()
+        if start is not None:  # seen by corners like the others
+            covariance += start
+        way = self.T[slot][:3, 3] - self.T[0][:3, 3]
+        covariance[:3, :3] += self.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
+        return covariance * (4.0 if self.quality is Quality.DEGRADED else 1.0)
+
+    def pose_covariance(self, step: np.ndarray) -> np.ndarray:
+        """(6, 6) in the map: the step, the window's place among its anchors, and a floor."""
+        covariance = step + self.alignment.covariance
+        covariance[3:, 3:] += np.eye(3) * ROTATION_FLOOR**2
+        return covariance
+
+
+def first_alignment(R_map_camera: np.ndarray) -> Alignment:
+    """The first window is the map; its slot 0 stands at the origin, turned by ``R_map_camera`` (3, 3)."""
+    return Alignment(Similarity(1.0, R_map_camera, np.zeros(3)), 0.0, 0.0, 0.0, 1.0, np.zeros((6, 6)))
+
+
+def align_keyframes(
+    keyframes: Sequence[Keyframe], slots: Sequence[int], prediction: WindowPrediction, scale_prior: float | None = None
+) -> Alignment:
+    """Where the window lies by these keyframes, each in its slot. scale_prior: see :func:`alignment.align`."""
     return align(
         [
             Anchor(
@@ -38,13 +107,41 @@ def align_anchors(anchors: Sequence[Keyframe], prediction: WindowPrediction, log
                 keyframe.fused,
                 keyframe.pose_weight,
             )
-            for slot, keyframe in enumerate(anchors)
+            for slot, keyframe in zip(slots, keyframes, strict=True)
         ],
-        scale_prior=float(np.exp(log_scale)),
+        scale_prior=scale_prior,
     )
 
 
-def slots_of(
+def in_metres(alignment: Alignment, factor: float) -> Alignment:
+    """The anchors' unit corrected to the metre; slot 0 is the window's origin and stays where it is."""
+    similarity = alignment.similarity
+    return replace(alignment, similarity=replace(similarity, scale=similarity.scale * factor))
+
+
+def place(
+    window: Window,
+    prediction: WindowPrediction,
+    anchors: Sequence[Keyframe],
+    alignment: Alignment,
+    quality: Quality,
+    corners: CornersOf,
+    noise: PoseNoise,
+    min_confidence: float,
+) -> Placed:
+    """Everything where the alignment puts it, then refined by what was tracked, if anything was."""
+    known = window.anchors + window.new
+    T = np.stack([alignment.similarity.pose(one) for one in prediction.T_window_camera[:known]])
+    refined = Refined(T, [None] * known, np.zeros(known))
+    slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, min_confidence)
+    if sum(slot.corners is not None for slot in slots) > 1:
+        depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
+        sigma = np.sqrt(np.diag(noise.covariance(depth)))
+        refined = refine(slots, sigma[3], sigma[0])
+    return Placed(window, prediction, anchors, alignment, quality, refined, min_confidence)
+
+
+def _slots(
     window: Window,
     prediction: WindowPrediction,
     similarity: Similarity,
@@ -53,9 +150,9 @@ def slots_of(
     corners: CornersOf,
     min_confidence: float,
 ) -> list[Slot]:
-    """What the refinement is told: anchors stand where the map has them, with the map's depth."""
+    """What the refinement is told of anchors and new frames: anchors stand where the map has them, with its depth."""
     slots = []
-    for number, frame in enumerate(window.frames):
+    for number, frame in enumerate(window.frames[: len(T)]):
         pixel_map = prediction.maps[number]
         K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
         if number < len(anchors):

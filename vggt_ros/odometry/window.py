@@ -16,15 +16,38 @@ class PredictionError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What the network is asked: frames in slot order, the slots whose depth is wanted, how many of the frames are new.
+    """What the network is asked: frames in slot order, and the slots whose depth is wanted.
 
-    The new frames stand at the end, in the order of time. Slot 0 is the frame published last, so that tracks go on from
-    there and its pose in the window gives a motion without a seam.
+    Slots: anchors (frames of the map, slot 0 the frame published last, so that tracks go on from there and its pose in
+    the window gives a motion without a seam), then ``new`` frames in the order of time, then ``guests`` (keyframes that
+    may be the same place: they have no say in where the window lies), then ``companions`` (a second camera's frames).
     """
 
     frames: tuple[Frame, ...]
     depth: tuple[int, ...]
     new: int
+    guests: int = 0
+    companions: int = 0
+
+    @property
+    def anchors(self) -> int:
+        """How many anchors there are; none in the first window."""
+        return len(self.frames) - self.new - self.guests - self.companions
+
+    @property
+    def new_slots(self) -> range:
+        """Slots of the new frames."""
+        return range(self.anchors, self.anchors + self.new)
+
+    @property
+    def guest_slots(self) -> range:
+        """Slots of the guests."""
+        return range(self.anchors + self.new, self.anchors + self.new + self.guests)
+
+    @property
+    def companion_slots(self) -> range:
+        """Slots of the second camera's frames."""
+        return range(len(self.frames) - self.companions, len(self.frames))
 
 
 def at_network_pixels(mask: np.ndarray, pixel_map: camera.PixelMap) -> np.ndarray:
@@ -40,6 +63,8 @@ def check(window: Window, prediction: WindowPrediction) -> None:
         raise PredictionError('the prediction is about other frames than the window')
     if not np.isfinite(prediction.T_window_camera).all():
         raise PredictionError('the network predicted a pose that is not finite')
+    if not np.isfinite(prediction.descriptor).all():
+        raise PredictionError("the network's features are not finite")
     for slot in window.depth:
         frame = window.frames[slot]
         if frame.K is None and not np.isfinite(prediction.K[slot]).all():

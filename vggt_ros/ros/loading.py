@@ -29,6 +29,7 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
             precision=precision,
             image_size=settings['image_size'] or network.config.img_size,
             cache_bytes=settings['cache_size'] << 20,
+            focal_sigma=weights.FOCAL_SIGMA if settings['weights'] else weights.EMBEDDED_FOCAL_SIGMA,
         )
     except (CheckpointError, DeviceError, ValueError) as error:
         raise LoadError(str(error)) from error

@@ -39,6 +39,7 @@ class SimulatedNetwork:
         self.truth = truth if callable(truth) else truth.__getitem__
         self.errors = ErrorModel() if errors is None else errors
         self.seed, self.longest, self.multiple = seed, longest, multiple
+        self.focal_sigma = float(np.hypot(self.errors.focal_window, self.errors.focal_frame))
         self.notes: tuple[str, ...] = ()
         self._depth: dict[tuple, np.ndarray] = {}
 

@@ -14,6 +14,8 @@ from vggt_ros.network import HEADS, VGGT, checkpoint
 
 EMBEDDED = Path(__file__).with_name('vggt_tiny.safetensors')
 EMBEDDED_NAME = 'vggt-tiny (embedded)'
+EMBEDDED_FOCAL_SIGMA = 0.2  # docs/evaluation.md
+FOCAL_SIGMA = 0.02  # of any other checkpoint: VGGT-1B's
 _EMBEDDED_HEADS = ('camera', 'depth', 'track')
 
 

@@ -1,0 +1,52 @@
+"""How the odometry works, and what it is told beside the network's answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vggt_ros.odometry.quality import Gates
+
+
+@dataclass(frozen=True)
+class OdometryConfig:
+    """How windows are made and keyframes are kept.
+
+    window: most frames the network sees at once. anchor_depths: how many anchors have their depth predicted anew.
+    keyframe_distance: a frame becomes a keyframe when its pose distance (see anchors.py) from every keyframe that it
+    could be confused with exceeds this. keyframes: how many are kept. initial_frames: frames needed to begin.
+    min_confidence: depth below this weight is not published and not used. refine: whether tracked corners refine the
+    network's poses. gates: when a window is not believed.
+    """
+
+    window: int = 8
+    anchor_depths: int = 3
+    keyframe_distance: float = 0.15
+    keyframes: int = 200
+    initial_frames: int = 2
+    min_confidence: float = 0.02
+    refine: bool = True
+    gates: Gates = field(default_factory=Gates)
+
+    def __post_init__(self) -> None:
+        if self.window < 3:
+            raise ValueError(f'window must hold at least 3 frames (two anchors and a new one), not {self.window}')
+        if self.initial_frames < 2:
+            raise ValueError(f'initial_frames must be at least 2, not {self.initial_frames}: one view has no scale')
+
+
+@dataclass(frozen=True, eq=False)
+class Hints:
+    """What the camera-rate front end knows about a window.
+
+    turn: (3, 3) rotation R of the newest frame seen from slot 0's (R_first_newest), or None. blurred: indices of frames
+    that make no keyframe. held: the camera has not moved since slot 0's frame.
+    """
+
+    turn: np.ndarray | None = None
+    blurred: frozenset[int] = frozenset()
+    held: bool = False
+
+
+NO_HINTS = Hints()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vggt_ros.ros import compat
-from vggt_ros.ros.images import ENCODINGS, ImageError, fill_image, to_rgb
+from vggt_ros.ros.images import DEPTH_ENCODINGS, ENCODINGS, ImageError, fill_image, to_depth, to_rgb
 
 HEIGHT, WIDTH = 6, 10
 
@@ -169,6 +169,51 @@ def test_bad_images_are_refused_with_the_reason(sent, complaint):
 def test_rows_padded_to_an_alignment_are_no_lie():
     samples = np.arange(32, dtype=np.uint8).reshape(4, 8)
     assert np.array_equal(to_rgb(message(samples, 'mono8', pad=8))[..., 0], samples)
+
+
+@pytest.mark.parametrize('big', [False, True])
+@pytest.mark.parametrize('pad', [0, 1, 2, 6])
+@pytest.mark.parametrize('encoding', DEPTH_ENCODINGS)
+def test_depth_in_metres_whatever_padding_and_byte_order(encoding, pad, big):
+    metres = np.random.default_rng(0).integers(0, 9000, (HEIGHT, WIDTH)) / 1000
+    metres[0, 0] = 0
+    samples = (metres * 1000).round().astype(np.uint16) if encoding == '16UC1' else metres.astype(np.float32)
+    depth = to_depth(message(samples, encoding, pad, big))
+    assert depth.dtype == np.float32
+    assert depth[0, 0] == 0
+    np.testing.assert_allclose(depth, metres, rtol=1e-6)
+
+
+def test_depth_to_the_byte():
+    """1.5 m as IEEE 754 and as millimetres, big-endian, written by hand."""
+    fields = {'height': 1, 'width': 1, 'is_bigendian': 1}
+    for encoding, data in (('32FC1', '3fc00000'), ('16UC1', '05dc')):
+        data = bytes.fromhex(data)
+        sent = SimpleNamespace(encoding=encoding, step=len(data), data=data, **fields)
+        assert to_depth(sent).tolist() == [[1.5]]
+
+
+def test_depth_keeps_what_is_unknown_and_is_a_copy():
+    samples = np.array([[np.nan, np.inf, -np.inf, 0.0, 2.5]], np.float32)
+    sent = message(samples, '32FC1', data_type=bytearray)
+    depth = to_depth(sent)
+    np.testing.assert_array_equal(depth, samples)
+    depth[:] = 0
+    np.testing.assert_array_equal(to_depth(sent), samples)
+
+
+def test_bad_depth_images_are_refused_with_the_reason():
+    narrow = message(np.zeros((480, 640), np.uint16), '16UC1')
+    for changes, complaint in [
+        ({'encoding': 'rgb8'}, "encoding 'rgb8' is not supported; supported: 16UC1, 32FC1"),
+        ({'encoding': '32FC1'}, 'step 1280 is less than 2560 bytes, 640 pixels of 32FC1; the data fits 16UC1'),
+        ({'step': 1279}, 'step 1279 is less than 1280 bytes'),
+        ({'data': bytes(100)}, 'cut off: 100 bytes, expected 614400'),
+        ({'width': 0}, '0x480 pixels is empty'),
+        ({'step': 2560, 'data': bytes(480 * 2560)}, 'step 2560 is not that of 640 pixels of 16UC1.*fits 32FC1'),
+    ]:
+        with pytest.raises(ImageError, match=complaint):
+            to_depth(SimpleNamespace(**(vars(narrow) | changes)))
 
 
 def compressed(data, name):

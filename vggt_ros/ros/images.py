@@ -1,8 +1,9 @@
-"""Images: sensor_msgs/Image and CompressedImage -> RGB for the network, and numpy -> Image for publishing."""
+"""Images: sensor_msgs/Image and CompressedImage -> RGB for the network or depth, and numpy -> Image for publishing."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -13,7 +14,8 @@ from vggt_ros.ros import compat
 # Encoding -> (bytes per value, channels, the 8-bit encoding the decoder gets). The untyped OpenCV encodings are
 # read as cv_bridge writes them: 1 channel is grey, 3 are BGR. yuv422 is the old name of uyvy, yuv422_yuy2 of yuyv;
 # the decoders of every distribution know the old ones.
-ENCODINGS: dict[str, tuple[int, int, str]] = {
+Encodings = Mapping[str, tuple[int, int, str]]
+ENCODINGS: Encodings = {
     **{name: (1, len(name) - 1, name) for name in ('rgb8', 'bgr8', 'rgba8', 'bgra8')},
     **{f'{name}16': (2, len(name), f'{name}8') for name in ('rgb', 'bgr', 'rgba', 'bgra')},
     'mono8': (1, 1, 'mono8'),
@@ -33,6 +35,9 @@ ENCODINGS: dict[str, tuple[int, int, str]] = {
     'yuv422_yuy2': (1, 2, 'yuv422_yuy2'),
     'yuyv': (1, 2, 'yuv422_yuy2'),
 }
+
+# Depth images (REP 118), likewise: uint16 millimetres, 0 = unknown, or float32 metres, NaN = unknown.
+DEPTH_ENCODINGS: Encodings = {'16UC1': (2, 1, ''), '32FC1': (4, 1, '')}
 
 # Encoding -> (numpy type, channels) of what :func:`fill_image` publishes.
 PUBLISHED = {
@@ -63,7 +68,17 @@ def to_rgb(message: Any, bits: int = 16) -> np.ndarray:
         raise ValueError(f'{bits} significant bits: a 16-bit image has 8 to 16')
     if hasattr(message, 'format'):
         return _decode(*_decompress(message), bits)
-    return _decode(_pixels(message), message.encoding, bits)
+    return _decode(_pixels(message, ENCODINGS), message.encoding, bits)
+
+
+def to_depth(message: Any) -> np.ndarray:
+    """sensor_msgs/Image of encoding 16UC1 (mm) or 32FC1 (m) -> (H, W) float32 metres, owned by the caller.
+
+    What is not known stays what it was: 0 in 16UC1, NaN (or infinite, beyond the sensor's range) in 32FC1.
+    Rows may be padded (step), samples of either byte order. Raises ImageError.
+    """
+    depth = _pixels(message, DEPTH_ENCODINGS)[..., 0]
+    return depth.copy() if depth.dtype == np.float32 else depth / np.float32(1000)
 
 
 def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
@@ -84,44 +99,42 @@ def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
     message.data = compat.byte_array(image)
 
 
-def _pixels(message: Any) -> np.ndarray:
+def _pixels(message: Any, encodings: Encodings) -> np.ndarray:
     """(H, W, C) of the message's samples, contiguous, in the machine's byte order."""
     encoding, height, width, step = message.encoding, message.height, message.width, message.step
-    if encoding not in ENCODINGS:
+    if encoding not in encodings:
         depth = ': a depth image is no picture' if encoding == '32FC1' else ''
-        raise ImageError(f'encoding {encoding!r} is not supported{depth}; supported: {", ".join(ENCODINGS)}')
+        raise ImageError(f'encoding {encoding!r} is not supported{depth}; supported: {", ".join(encodings)}')
     if height < 1 or width < 1:
         raise ImageError(f'image of {width}x{height} pixels is empty')
-    size, channels, target = ENCODINGS[encoding]
+    size, channels, target = encodings[encoding]
     if target.startswith('yuv') and width % 2:
         raise ImageError(f'{encoding} image is {width} pixels wide; its pixels come in pairs')
     row, length = width * size * channels, len(message.data)
+    fitting = _fitting(message, encodings)
     if step < row:
-        raise ImageError(f'step {step} is less than {row} bytes, {width} pixels of {encoding}{_fitting(message)}')
+        raise ImageError(f'step {step} is less than {row} bytes, {width} pixels of {encoding}{fitting}')
     if length != step * height:
         what = 'cut off' if length < step * height else 'too long'
-        raise ImageError(
-            f'data is {what}: {length} bytes, expected {step * height}, {height} rows of {step}{_fitting(message)}'
-        )
-    if step > row and _is_lie(message, row):
-        raise ImageError(f'step {step} is not that of {width} pixels of {encoding}, {row} bytes{_fitting(message)}')
-    dtype = np.dtype(f'{">" if message.is_bigendian else "<"}u{size}')
+        raise ImageError(f'data is {what}: {length} bytes, expected {step * height}, {height} rows of {step}{fitting}')
+    if fitting and not _is_padded(step, row):
+        raise ImageError(f'step {step} is not that of {width} pixels of {encoding}, {row} bytes{fitting}')
+    dtype = np.dtype(f'{">" if message.is_bigendian else "<"}{"f" if encoding == "32FC1" else "u"}{size}')
     strides = (step, size * channels, size)
     view = np.ndarray((height, width, channels), dtype, np.frombuffer(message.data, np.uint8), 0, strides)
     return np.ascontiguousarray(view, dtype.newbyteorder('='))
 
 
-def _is_lie(message: Any, row: int) -> bool:
-    """Whether the rows are exactly those of a wider pixel, and not such as alignment would pad them to."""
-    aligned = {-(-row // alignment) * alignment for alignment in (2, 4, 8, 16, 32, 64, 128, 256, 512)}
-    return message.step not in aligned and bool(_fitting(message))
+def _is_padded(step: int, row: int) -> bool:
+    """Whether alignment would make rows of ``row`` bytes this long, padding and all."""
+    return step in {-(-row // alignment) * alignment for alignment in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)}
 
 
-def _fitting(message: Any) -> str:
+def _fitting(message: Any, encodings: Encodings) -> str:
     """'; fits ...': the encodings that need exactly as many bytes as there are, when the message's own does not."""
     per_pixel, rest = divmod(len(message.data), message.height * message.width)
-    size, channels, _ = ENCODINGS[message.encoding]
-    names = [name for name, (size, channels, _) in ENCODINGS.items() if rest == 0 and size * channels == per_pixel]
+    size, channels, _ = encodings[message.encoding]
+    names = [name for name, (size, channels, _) in encodings.items() if rest == 0 and size * channels == per_pixel]
     return f'; the data fits {", ".join(names)}' if names and per_pixel != size * channels else ''
 
 

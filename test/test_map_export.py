@@ -100,9 +100,33 @@ def test_existing_files_are_never_touched(tmp_path, parts):
         save_map(tmp_path / 'map', *parts, Scale.RELATIVE)
     with pytest.raises(MapExportError, match='not an empty folder'):
         save_map(tmp_path / 'map' / 'map.ply', *parts, Scale.RELATIVE)
-    with pytest.raises(MapExportError, match='cannot be written'):
-        save_map(tmp_path / 'map' / 'map.ply' / 'below', *parts, Scale.RELATIVE)
+    for below in ('below', 'far/below'):
+        with pytest.raises(MapExportError, match='cannot be written: a part of this path is a file'):
+            save_map(tmp_path / 'map' / 'map.ply' / below, *parts, Scale.RELATIVE)
     assert (tmp_path / 'map' / 'map.ply').read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_is_told_in_words(tmp_path, parts, monkeypatch):
+    with pytest.raises(MapExportError, match=r'is no folder here.*give a full path'):
+        save_map('~nobody_has_this_name/map', *parts, Scale.RELATIVE)
+    with pytest.raises(MapExportError, match='cannot be written: File name too long'):
+        save_map(tmp_path / ('x' * 300), *parts, Scale.RELATIVE)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    (tmp_path / 'here').rmdir()
+    with pytest.raises(MapExportError, match='map is no folder here'):
+        save_map('map', *parts, Scale.RELATIVE)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_pycolmap_refuses_is_told_and_leaves_nothing_behind(tmp_path, parts, monkeypatch):
+    def refuse(model, folder):
+        raise ValueError('Check failed: (file).is_open()')
+
+    monkeypatch.setattr(pycolmap.Reconstruction, 'write', refuse)
+    with pytest.raises(MapExportError, match='pycolmap could not write the model: Check failed'):
+        save_map(tmp_path / 'map', *parts, Scale.RELATIVE)
+    assert os.listdir(tmp_path) == []
 
 
 def test_too_little_space_is_told_before_anything_is_written(tmp_path, parts, monkeypatch):

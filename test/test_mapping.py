@@ -334,6 +334,29 @@ def test_a_new_epoch_begins_a_new_map():
     assert len(voxel_map.cloud()) == 0
 
 
+def test_an_epoch_that_begins_without_a_keyframe_empties_the_map_too():
+    voxel_map = build([at(0, 0.0, wall(2.0)), at(1, 0.3, wall(2.0))])
+    version = voxel_map.version
+    voxel_map.begin(0)
+    assert voxel_map.version == version
+    voxel_map.begin(1)
+    assert voxel_map.version > version
+    assert (voxel_map.epoch, len(voxel_map), len(voxel_map.cloud())) == (1, 0, 0)
+
+
+def test_a_map_that_becomes_metric_keeps_as_many_voxels():
+    """The size that was chosen is a share of the depth; one that was asked for is a length."""
+    pair = [at(0, 0.0, wall(2.0)), at(1, 0.3, wall(2.0))]
+    metric = dict.fromkeys(range(2), Similarity(4.0, np.eye(3), np.zeros(3)))
+    chosen, asked = build(pair), build(pair, voxel=0.05)
+    before = len(chosen.cloud())
+    for voxel_map in (chosen, asked):
+        voxel_map.correct(metric)
+    assert chosen.voxel == pytest.approx(0.02 * 2.0 * 4)
+    assert abs(len(chosen.cloud()) - before) < 0.02 * before
+    assert asked.voxel == 0.05
+
+
 def test_a_keyframe_that_comes_again_takes_its_place():
     voxel_map = build([at(0, 0.0, wall(2.0)), at(1, 0.3, wall(2.0)), at(0, 0.0, wall(2.0))])
     assert len(voxel_map.submaps) == 2

@@ -57,7 +57,7 @@ def save_map(
     a folder beside it that then takes its name. Raises MapExportError when there is no map yet, a package is missing,
     the disk is full, or the folder cannot be written.
     """
-    target = Path(folder).expanduser().absolute()
+    target = _absolute(folder)
     if not len(cloud):
         raise MapExportError('there is no map yet: points appear once two keyframes saw them from different places')
     if not np.isfinite(cloud.xyz).all():
@@ -69,13 +69,14 @@ def save_map(
         target.parent.mkdir(parents=True, exist_ok=True)
         _check_space(target.parent, len(cloud))
         making = Path(tempfile.mkdtemp(prefix=f'.{target.name}.', dir=target.parent))
+    except (FileExistsError, NotADirectoryError) as error:
+        raise MapExportError(f'{target} cannot be written: a part of this path is a file') from error
     except OSError as error:
         raise MapExportError(f'{target} cannot be written: {error.strerror or error}') from error
     try:
         _write_cloud(open3d, making, cloud)
         write_tum(making / 'trajectory.txt', trajectory)
-        (making / 'colmap').mkdir()
-        _reconstruction(pycolmap, cloud, images).write(str(making / 'colmap'))
+        _write_colmap(pycolmap, making / 'colmap', cloud, images)
         _write_metadata(making / 'metadata.json', cloud, trajectory, images, scale, epoch)
         _check_written(making)
         making.chmod(0o755)  # mkdtemp made it private
@@ -85,6 +86,13 @@ def save_map(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return f'{len(cloud)} points, {len(trajectory)} poses and {len(images)} keyframes in {target}; unit: {UNITS[scale]}'
+
+
+def _absolute(folder: Path | str) -> Path:
+    try:
+        return Path(folder).expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # no current folder any more; no home of that name
+        raise MapExportError(f'{folder} is no folder here ({error}): give a full path') from error
 
 
 def _import_writers() -> tuple[Any, Any]:
@@ -115,6 +123,14 @@ def _write_cloud(open3d: Any, folder: Path, cloud: MapCloud) -> None:
     for name in ('map.ply', 'map.pcd'):
         if not open3d.io.write_point_cloud(str(folder / name), points):
             raise MapExportError(f'open3d could not write {folder / name}: is the disk full?')
+
+
+def _write_colmap(pycolmap: Any, folder: Path, cloud: MapCloud, images: Sequence[Pinhole]) -> None:
+    folder.mkdir()
+    try:
+        _reconstruction(pycolmap, cloud, images).write(str(folder))
+    except (RuntimeError, ValueError) as error:  # COLMAP's own checks
+        raise MapExportError(f'pycolmap could not write the model: {error}') from error
 
 
 def _reconstruction(pycolmap: Any, cloud: MapCloud, images: Sequence[Pinhole]) -> Any:

@@ -94,6 +94,12 @@ class VoxelMap:
         self._told = False
         self.version += 1
 
+    def begin(self, epoch: int) -> None:
+        """Forget everything of another epoch."""
+        if epoch != self.epoch and self.submaps:
+            self.clear()
+        self.epoch = epoch
+
     @property
     def submaps(self) -> list[Submap]:
         return [*self._retired, *self._active]
@@ -117,9 +123,7 @@ class VoxelMap:
 
         An estimate of another epoch begins a new map. Raises ValueError when pose, K or sizes make no sense.
         """
-        if keyframe.epoch != self.epoch:
-            self.clear()
-            self.epoch = keyframe.epoch
+        self.begin(keyframe.epoch)
         submap = make_submap(keyframe, self.config.samples, self.config.min_confidence)
         if submap is None:
             return 0
@@ -143,20 +147,23 @@ class VoxelMap:
 
         Keyframes that are not (or no longer) here are passed over. Where keyframes moved against one another, what
         they said about one another is forgotten: the active ones are compared anew, of the retired ones' points only
-        those come back that a later keyframe confirms.
+        those come back that a later keyframe confirms. A voxel size that was chosen here is scaled with the map.
         """
-        for submap in self.submaps:
-            if (moved := corrections.get(submap.index)) is not None:
-                numbers = np.array([moved.scale, *moved.R.flat, *moved.t])
-                if not (np.isfinite(numbers).all() and moved.scale > 0):
-                    raise ValueError(f'the correction of keyframe {submap.index} is not a similarity')
-        if not self.submaps:
+        moving = [submap for submap in self.submaps if submap.index in corrections]
+        for submap in moving:
+            moved = corrections[submap.index]
+            numbers = np.array([moved.scale, *moved.R.flat, *moved.t])
+            if not (np.isfinite(numbers).all() and moved.scale > 0):
+                raise ValueError(f'the correction of keyframe {submap.index} is not a similarity')
+        if not moving:
             return
         before = arrangement(self.submaps)
-        for submap in self.submaps:
-            if (moved := corrections.get(submap.index)) is not None:
-                submap.T = moved.pose(submap.T)
-                submap.scale *= moved.scale
+        for submap in moving:
+            moved = corrections[submap.index]
+            submap.T = moved.pose(submap.T)
+            submap.scale *= moved.scale
+        if not self.config.voxel:
+            self.voxel *= float(np.median([corrections[submap.index].scale for submap in moving]))
         bent = np.linalg.norm(arrangement(self.submaps) - before, axis=1) > BEND
         for submap in [one for one, is_bent in zip(self._retired, bent, strict=False) if is_bent]:
             submap.belief = np.maximum(submap.belief, 0)

@@ -78,9 +78,10 @@ def read_tum(path: Path | str) -> Trajectory:
 def write_tum(path: Path | str, trajectory: Trajectory) -> None:
     """Write a trajectory with nine decimals (nanoseconds, nanometres); the quaternion's w is not negative."""
     lines = ['# t tx ty tz qx qy qz qw  camera-to-world, optical axes, seconds and metres']
-    for stamp, T in zip(trajectory.stamps, trajectory.T_world_camera, strict=True):
-        quaternion = Rotation.from_matrix(T[:3, :3]).as_quat()
-        quaternion *= -1 if quaternion[3] < 0 else 1
-        values = ' '.join(f'{value:.9f}' for value in (*T[:3, 3], *quaternion))
+    poses = trajectory.T_world_camera
+    quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat() if len(poses) else np.empty((0, 4))
+    quaternions[quaternions[:, 3] < 0] *= -1
+    for stamp, position, quaternion in zip(trajectory.stamps, poses[:, :3, 3], quaternions, strict=True):
+        values = ' '.join(f'{value:.9f}' for value in (*position, *quaternion))
         lines.append(f'{format_stamp(int(stamp))} {values}')
     Path(path).write_text('\n'.join(lines) + '\n')

@@ -4,7 +4,7 @@ import ctypes
 import importlib
 import sys
 
-REQUIRED = ['rclpy', 'tf2_msgs.msg', 'vggt_ros.msg', 'cv2', 'matplotlib', 'rosbags', 'safetensors', 'scipy', 'torch']
+REQUIRED = ['rclpy', 'tf2_msgs.msg', 'vggt_ros.msg', 'vggt_ros.srv', 'cv2', 'matplotlib', 'rosbags', 'safetensors', 'scipy', 'torch']
 OPTIONAL = {
     'open3d': 'voxel map with open3d',
     'gtsam': 'loop closure',

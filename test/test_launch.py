@@ -26,16 +26,15 @@ def test_the_parameter_file_is_the_table_of_parameters():
 
 
 def test_rviz_shows_topics_that_exist():
-    import vggt_ros.ros.outputs as outputs
-
-    published = Path(outputs.__file__).read_text()
+    sources = ROOT / 'vggt_ros' / 'ros'
+    published = (sources / 'outputs.py').read_text() + (sources / 'live_map.py').read_text()
     text = (ROOT / 'config' / 'vggt.rviz').read_text()
     topics = [
         display['Topic']['Value'].removeprefix('/vggt/')
         for display in yaml.safe_load(text)['Visualization Manager']['Displays']
         if 'Topic' in display
     ]
-    assert len(topics) == 6
+    assert len(topics) == 7
     for topic in topics:
         assert topic == '/image' or f"'~/{topic}'" in published, topic
 

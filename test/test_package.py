@@ -45,7 +45,7 @@ KEY_OF_MODULE = {
 }
 EXTRAS = {'evo', 'gtsam', 'open3d', 'libusb_package', 'pycolmap'}
 ROS_MODULES = re.compile(
-    r'(rclpy|launch\w*|tf2\w*|tf_transformations|cv_bridge|sensor_msgs_py|\w+_msgs|\w+_interfaces|std_srvs|vggt_ros\.msg)$'
+    r'(rclpy|launch\w*|tf2\w*|tf_transformations|cv_bridge|sensor_msgs_py|\w+_msgs|\w+_interfaces|std_srvs|vggt_ros\.(msg|srv))$'
 )
 
 
@@ -146,6 +146,7 @@ def test_commands_are_executable(script):
 @pytest.mark.requires_ros
 def test_messages_import_beside_the_source_tree():
     from vggt_ros.msg import Status, TrackArray
+    from vggt_ros.srv import SaveMap
 
     import vggt_ros.camera
 
@@ -155,6 +156,7 @@ def test_messages_import_beside_the_source_tree():
     assert [getattr(Status, state) for state in states] == list(range(7))
     types = TrackArray.get_fields_and_field_types()
     assert types['id'] == 'sequence<uint64>'
+    assert SaveMap.Response.get_fields_and_field_types() == {'success': 'boolean', 'message': 'string'}
     assert {types[name] for name in ('u', 'v', 'visibility', 'confidence', 'x', 'y', 'z')} == {'sequence<float>'}
     assert Path(vggt_ros.camera.__file__).parent == ROOT / 'vggt_ros'
 
@@ -167,7 +169,7 @@ def test_files_are_where_ros_looks_for_them():
         Path(get_package_share_directory('vggt_ros')),
         Path(get_package_prefix('vggt_ros')) / 'lib' / 'vggt_ros',
     )
-    for folder in ('launch', 'config', 'msg'):
+    for folder in ('launch', 'config', 'msg', 'srv'):
         expected = {path.name for path in (ROOT / folder).glob('*') if path.is_file()}
         assert expected <= {path.name for path in (share / folder).iterdir()}, folder
     for name in ('vggt_node', 'vggt_player', 'vggt_recorder'):

@@ -69,6 +69,7 @@ def test_poses_come_back_as_they_were_given_in_the_order_of_time():
     for index in (4, 2, 3):
         history.add_pose(index, stamp(index), pose(7))
     history.add_pose(3, stamp(3), pose(3))  # another answer for the same image
+    history.add_pose(5, stamp(5), np.full((4, 4), np.nan))
     trajectory = history.trajectory()
     assert trajectory.stamps.tolist() == [stamp(index) for index in (1, 2, 3, 4)]
     np.testing.assert_allclose(trajectory.T_world_camera, [pose(i) for i in (1, 7, 3, 7)], atol=1e-12)

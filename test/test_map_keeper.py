@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,16 +28,18 @@ from harness import stamp_of, stamps, wait_until
 from vggt_ros.camera import PixelMap
 from vggt_ros.mapping import MapConfig, VoxelMap
 from vggt_ros.odometry.alignment import Similarity
+from vggt_ros.pipeline import Result, Solution
 from vggt_ros.ros import map_keeper, saving
 from vggt_ros.ros.live_map import LiveMap
 from vggt_ros.ros.map_keeper import MapKeeper
 from vggt_ros.ros.problems import Problems
 from vggt_ros.trajectory_io import read_tum
-from vggt_ros.types import Estimate, Frame, Scale, State
+from vggt_ros.types import Estimate, Frame, Scale, State, Tracks
 
 SIZE = (80, 60)
 K = np.array([[60.0, 0, 39.5], [0, 60.0, 29.5], [0, 0, 1.0]])
 COLOUR = (200, 100, 50)
+NO_TRACKS = Tracks(*(np.empty(0) for _ in range(6)))
 
 
 def estimate(index: int, x: float = 0.0, depth: float = 2.0, size=SIZE, epoch: int = 0) -> Estimate:
@@ -62,9 +65,9 @@ def estimate(index: int, x: float = 0.0, depth: float = 2.0, size=SIZE, epoch: i
     )
 
 
-def solution(*keyframes: Estimate, others=(), corrections=None, epoch: int = 0) -> SimpleNamespace:
-    results = [SimpleNamespace(estimate=one) for one in (*keyframes, *others)]
-    return SimpleNamespace(
+def solution(*keyframes: Estimate, others=(), corrections=None, epoch: int = 0) -> Solution:
+    results = [Result(one, NO_TRACKS) for one in (*keyframes, *others)]
+    return Solution(
         results=results, keyframes=keyframes, corrections=corrections or {}, scale=Scale.METRIC, epoch=epoch
     )
 
@@ -208,11 +211,11 @@ def test_corrections_move_what_hangs_on_their_keyframes():
         rig.map.add(solution(*PAIR))
         assert wait_until(lambda: inbox and inbox[-1].width)
         before = points(inbox[-1])
-        # One keyframe is named, the odometry has forgotten the other; the third comes with the correction.
-        third = estimate(2, x=0.6)
-        rig.map.add(
-            solution(third, corrections={1: shift(5.0, 0.0, 1.0, scale=1.5), 2: shift(5.0, 0.0, 1.0, scale=1.5)})
-        )
+        # The odometry has forgotten the first keyframe; the third is where the correction has put it already.
+        moved = shift(5.0, 0.0, 1.0, scale=1.5)
+        third = estimate(2, x=0.6, depth=1.5 * 2.0)
+        third = replace(third, T_map_camera=moved.pose(third.T_map_camera))
+        rig.map.add(solution(third, corrections={1: moved, 2: moved}))
         assert wait_until(lambda: stamps(inbox)[-1] == stamp_of(2))
         after = points(inbox[-1])
     np.testing.assert_allclose(after['z'], 1.5 * 2.0 + 1.0, atol=1e-5)

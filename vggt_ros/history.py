@@ -73,9 +73,9 @@ class History:
     def add_pose(self, index: int, stamp: int, T_map_camera: np.ndarray) -> None:
         """A pose (4, 4) in the map as it is now, in place of an earlier one of this image.
 
-        Before the first keyframe it is left out: there is nothing to hang it on.
+        Before the first keyframe it is left out: there is nothing to hang it on. So is one that is not finite.
         """
-        if not self._order:
+        if not self._order or not np.isfinite(T_map_camera).all():
             return
         keyframe = self._keyframes[self._order[max(0, bisect_right(self._order, index) - 1)]]
         T = invert(keyframe.T) @ T_map_camera

@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vggt_ros.history import History, for_all
 from vggt_ros.mapping import MapConfig, VoxelMap
 from vggt_ros.odometry.alignment import Similarity
+from vggt_ros.pipeline import Solution
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import Estimate, Located, Scale
-
-if TYPE_CHECKING:
-    from vggt_ros.pipeline import Solution
 
 WAITING = 32  # keyframes that may wait; each holds an image and a depth image
 
@@ -80,8 +78,8 @@ class MapKeeper(threading.Thread):
     def add(self, solution: Solution) -> None:
         """What a window gave, in order; never waits.
 
-        Corrections apply after, and to, the solution's own keyframes; its results lie in the map as it is then. They
-        name every keyframe that the odometry still has; those that it has forgotten follow their neighbours.
+        Its corrections name every keyframe that the odometry still has; those that it has forgotten follow their
+        neighbours.
         """
         poses = [_pose(result.estimate) for result in solution.results]
         self._put(_Step(solution.epoch, poses, solution.scale, solution.keyframes, solution.corrections))
@@ -162,6 +160,12 @@ class MapKeeper(threading.Thread):
             contents.history.clear()
         if step.scale is not None:
             contents.scale = step.scale
+        try:
+            contents.map.correct(for_all(step.corrections, [submap.index for submap in contents.map.submaps]))
+        except ValueError as error:
+            self._problems.report('map', f'the map is not corrected: {error}')
+        else:
+            contents.history.correct(for_all(step.corrections, contents.history.keyframes()))
         for keyframe in step.keyframes:
             try:
                 contents.map.add(keyframe)
@@ -170,16 +174,8 @@ class MapKeeper(threading.Thread):
                 continue
             contents.history.add_keyframe(keyframe)
             contents.stamp = keyframe.frame.stamp
-        try:
-            contents.map.correct(for_all(step.corrections, [submap.index for submap in contents.map.submaps]))
-        except ValueError as error:
-            self._problems.report('map', f'the map is not corrected: {error}')
-        else:
-            contents.history.correct(for_all(step.corrections, contents.history.keyframes()))
-        keyframes = {keyframe.frame.index for keyframe in step.keyframes}
         for index, stamp, T_map_camera in step.poses:
-            if index not in keyframes:  # those have moved with the corrections
-                contents.history.add_pose(index, stamp, T_map_camera)
+            contents.history.add_pose(index, stamp, T_map_camera)
 
     def _answer(self, question: _Question) -> None:
         if not question.future.set_running_or_notify_cancel():

@@ -107,7 +107,8 @@ def transform_listener(node: Any, cache_seconds: float = 10.0) -> tuple[Any, Any
     if tf2_ros is None:
         raise MissingPackage(
             'looking up transforms needs tf2_ros, which is not installed'
-            ' (ros-$ROS_DISTRO-tf2-ros-py); tf_mode none and camera work without it'
+            ' (ros-$ROS_DISTRO-tf2-ros-py); tf_mode none and camera work without it,'
+            ' so do odom and full where base_frame is empty'
         )
     from rclpy.duration import Duration
 
@@ -115,8 +116,13 @@ def transform_listener(node: Any, cache_seconds: float = 10.0) -> tuple[Any, Any
     return buffer, tf2_ros.TransformListener(buffer, node)
 
 
+def transform_exception() -> type[Exception]:
+    """What tf2's buffer raises when it has no such transform. Only where :func:`transform_listener` works."""
+    return _tf2_ros().TransformException
+
+
 class TransformPublisher:
-    """tf2_ros's broadcasters without tf2_ros: the same topics, messages and QoS."""
+    """tf2_ros's broadcasters without tf2_ros: the same topics, messages and QoS. ``pub_tf`` is their publisher."""
 
     def __init__(self, node: Any, *, static: bool = False) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -132,7 +138,7 @@ class TransformPublisher:
             qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         else:
             qos = QoSProfile(depth=100)
-        self._publisher = node.create_publisher(TFMessage, '/tf_static' if static else '/tf', qos)
+        self.pub_tf = node.create_publisher(TFMessage, '/tf_static' if static else '/tf', qos)
 
     def sendTransform(self, transform: Any) -> None:
         """Publish one geometry_msgs/TransformStamped or a list of them."""
@@ -140,7 +146,7 @@ class TransformPublisher:
         if self._latched is not None:
             self._latched.update((x.child_frame_id, x) for x in transforms)
             transforms = list(self._latched.values())
-        self._publisher.publish(self._message_type(transforms=transforms))
+        self.pub_tf.publish(self._message_type(transforms=transforms))
 
 
 # numpy kind and size -> sensor_msgs/PointField datatype

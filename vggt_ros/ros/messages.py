@@ -16,6 +16,7 @@ from vggt_ros import camera
 from vggt_ros.msg import TrackArray
 from vggt_ros.resample import color_to_network
 from vggt_ros.ros.compat import point_cloud
+from vggt_ros.ros.frames import Placement
 from vggt_ros.types import Estimate, Tracks
 
 POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<f4'), ('confidence', '<f4')])
@@ -51,6 +52,28 @@ def to_transform(T: np.ndarray) -> Transform:
     transform = Transform(rotation=pose.orientation)
     transform.translation.x, transform.translation.y, transform.translation.z = T[:3, 3].tolist()
     return transform
+
+
+def from_transform(transform: Transform) -> np.ndarray:
+    """geometry_msgs/Transform to (4, 4)."""
+    q, t = transform.rotation, transform.translation
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
+    T[:3, 3] = t.x, t.y, t.z
+    return T
+
+
+def from_placement(placement: Placement) -> Odometry:
+    """The pose of a frame and its twist; an unknown twist is zero with its covariance of 1e6."""
+    head = Header(stamp=ns_to_time(placement.stamp), frame_id=placement.frame_id)
+    message = Odometry(header=head, child_frame_id=placement.child_frame_id)
+    message.pose.pose = to_pose(placement.T)
+    message.pose.covariance = placement.covariance.ravel()
+    if placement.velocity is not None:
+        linear, angular = message.twist.twist.linear, message.twist.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = placement.velocity.tolist()
+    message.twist.covariance = placement.velocity_covariance.ravel()
+    return message
 
 
 def to_odometry(estimate: Estimate, map_frame: str, camera_frame: str) -> Odometry:

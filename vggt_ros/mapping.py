@@ -46,7 +46,7 @@ class MapConfig:
     active: int = 16
     submaps: int = 256
     compared: int = 16
-    min_confidence: float = 0.3
+    min_confidence: float = 0.1
     parallax: float = 1.5
     views: int = 2
 

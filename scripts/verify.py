@@ -4,12 +4,23 @@ import ctypes
 import importlib
 import sys
 
-REQUIRED = ['rclpy', 'tf2_msgs.msg', 'vggt_ros.msg', 'vggt_ros.srv', 'cv2', 'matplotlib', 'rosbags', 'safetensors', 'scipy', 'torch']
+REQUIRED = [
+    'rclpy',
+    'tf2_msgs.msg',
+    'vggt_ros.msg',
+    'vggt_ros.srv',
+    'cv2',
+    'matplotlib',
+    'rosbags',
+    'safetensors',
+    'scipy',
+    'torch',
+]
 OPTIONAL = {
-    'open3d': 'voxel map with open3d',
+    'open3d': 'saved maps and coloured clouds of recordings',
     'gtsam': 'loop closure',
     'evo': 'evaluation of trajectories',
-    'pycolmap': 'COLMAP export',
+    'pycolmap': 'saved maps',
 }
 # What open3d wants from the system and a minimal Debian or Ubuntu lacks.
 DEBIAN = {

@@ -353,6 +353,19 @@ def test_while_a_map_is_written_everything_else_goes_on(tmp_path, monkeypatch):
         assert future.result().message == 'written to x'
 
 
+def test_after_a_cleanup_the_node_begins_with_an_empty_map():
+    with MapRig() as rig:
+        _, inbox = rig.listen()
+        rig.map.add(solution(*PAIR))
+        assert wait_until(lambda: inbox)
+        rig.map.close()
+        rig.map.add(solution(estimate(2, x=0.6)))  # the worker may be a moment late
+        rig.map = LiveMap(rig.node, rig.problems, MapConfig(), 'world', 0.1)
+        assert rig.save('map').message.startswith('there is no map yet')
+        rig.map.add(solution(estimate(5), estimate(6, x=0.3)))
+        assert wait_until(lambda: stamps(inbox)[-1] == stamp_of(6))
+
+
 # The thread
 
 

@@ -127,6 +127,8 @@ class OdometrySource:
     name = OdometryScale.SOURCE
 
     def __init__(self, lookup: Lookup, odom_frame: str, base_frame: str) -> None:
+        if not odom_frame or not base_frame:
+            raise ValueError('odometry needs the names of odom_frame and base_frame')
         self._lookup, self._odom, self._base = lookup, odom_frame, base_frame
         self._scale: OdometryScale | None = None
         self._known = False

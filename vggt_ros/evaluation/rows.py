@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vggt_ros.evaluation import rows_accuracy
+from vggt_ros.evaluation import rows_accuracy, rows_failures, rows_input
 from vggt_ros.evaluation.report import Findings, Settings
 
 ROWS: dict[str, Callable[[Settings], Findings]] = {
@@ -14,4 +14,11 @@ ROWS: dict[str, Callable[[Settings], Findings]] = {
     'covariance': rows_accuracy.covariance,
     'turn': rows_accuracy.turn,
     'corridor': rows_accuracy.corridor,
+    'standstill': rows_failures.standstill,
+    'blank': rows_failures.blank,
+    'passing': rows_failures.passing,
+    'teleport': rows_failures.teleport,
+    'look_alike': rows_failures.look_alike,
+    'wrong_focal': rows_input.wrong_focal,
+    'missing': rows_input.missing,
 }

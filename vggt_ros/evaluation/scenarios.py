@@ -59,14 +59,18 @@ def inside_box(T_world_camera: np.ndarray, low: np.ndarray, high: np.ndarray) ->
     return depth
 
 
-def box_world(low: np.ndarray, high: np.ndarray, seed: int = 0) -> World:
-    """An empty box seen from inside, with a pattern full of corners on every face."""
+def box_world(
+    low: np.ndarray, high: np.ndarray, seed: int = 0, furnish: Callable[[Builder, Palette], None] | None = None
+) -> World:
+    """A box seen from inside, with a pattern full of corners on every face. furnish: puts things into it."""
     rng = np.random.default_rng(seed)
     builder, palette = Builder('box', seed, rng, Options()), Palette(rng)
     kinds = ('brick', 'cobbles', 'tiles', 'marble', 'planks', 'glyphs')
     faces = [builder.material(palette.texture(kind), palette.object(), 1.7, variation=0.4) for kind in kinds]
     half, centre = (high - low) / 2, (low + high) / 2
     builder.add(BOX, builder.object('shell'), centre, half, faces)
+    if furnish is not None:
+        furnish(builder, palette)
     middle = np.array([[*centre[:2], high[2] - 0.3]])
     lights = lamps(builder, middle, 4 * half[:2].prod())
     walkway = np.array([low, high]) * np.array([0.5, 0.5, 0.0])
@@ -88,11 +92,11 @@ def _scenario(T: np.ndarray, low: np.ndarray, high: np.ndarray, pictures: bool) 
 ROOM = np.array([-4.0, -3.0, 0.0]), np.array([4.0, 3.0, 3.0])
 
 
-def room_loop(count: int = 240, pictures: bool = False) -> Scenario:
-    """One turn on an ellipse of radii 2 and 1.5 m in a room of 8 x 6 x 3 m, looking ahead."""
-    angle = np.linspace(0, 2 * np.pi, count)
-    position = np.stack([2 * np.cos(angle), 1.5 * np.sin(angle), np.full(count, 1.5)], axis=1)
-    ahead = np.stack([-2 * np.sin(angle), 1.5 * np.cos(angle), np.zeros(count)], axis=1)
+def room_loop(count: int = 240, pictures: bool = False, stop: int | None = None) -> Scenario:
+    """One turn on an ellipse of radii 2 and 1.5 m in a room of 8 x 6 x 3 m, looking ahead, until frame ``stop``."""
+    angle = np.linspace(0, 2 * np.pi, count)[:stop]
+    position = np.stack([2 * np.cos(angle), 1.5 * np.sin(angle), np.full(len(angle), 1.5)], axis=1)
+    ahead = np.stack([-2 * np.sin(angle), 1.5 * np.cos(angle), np.zeros(len(angle))], axis=1)
     return _scenario(look_at(position, position + ahead), *ROOM, pictures)
 
 

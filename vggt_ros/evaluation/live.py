@@ -1,0 +1,170 @@
+"""The whole pipeline over a scenario as the node runs it live, and what can be said of what it publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vggt_ros.accuracy import similarity
+from vggt_ros.camera import invert
+from vggt_ros.evaluation import runs
+from vggt_ros.evaluation.scenarios import Scenario
+from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.frontend import Sight
+from vggt_ros.pipeline import Pipeline, Solution
+from vggt_ros.synthetic.errors import ErrorModel
+from vggt_ros.synthetic.simulated import SimulatedNetwork
+from vggt_ros.types import Estimate, Frame, Located, Predictor, State
+
+PATIENCE = 1_000_000_000  # ns after which the node does not wait for more images
+FEWEST = 10  # poses of an epoch that can be aligned
+DOUBTED = {State.DEGRADED, State.LOST}
+SAID = DOUBTED | {State.RELOCALIZED}  # states that say that a pose may jump
+
+
+class Solved(NamedTuple):
+    """A window's answer, and the indices of its oldest and its newest new frame."""
+
+    oldest: int
+    newest: int
+    answer: Solution
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """What came of a scenario's frames. sights: one for each frame, in order."""
+
+    scenario: Scenario
+    sights: list[Sight]
+    solutions: list[Solved]
+
+    @cached_property
+    def published(self) -> list[Located | None]:
+        """Where each frame was said to be: at once, or, where that could not be, when its window was solved."""
+        late = {one.frame.index: one for solved in self.solutions for one in solved.answer.located}
+        return [sight.located or late.get(sight.frame.index) for sight in self.sights]
+
+    @property
+    def at_once(self) -> float:
+        """Share of the frames that were located at camera rate, of those since the first one that was."""
+        located = np.array([sight.located is not None for sight in self.sights])
+        return float(located[located.argmax() :].mean()) if located.any() else 0.0
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Of all windows, in order."""
+        return [result.estimate for solved in self.solutions for result in solved.answer.results]
+
+    def until(self, index: int) -> Live:
+        """The frames before this one and the windows that know nothing later."""
+        sights = [sight for sight in self.sights if sight.frame.index < index]
+        return Live(self.scenario, sights, [solved for solved in self.solutions if solved.newest < index])
+
+    @property
+    def T_true(self) -> np.ndarray:
+        """(N, 4, 4) of all frames."""
+        return self.scenario.T_world_camera[[sight.frame.index for sight in self.sights]]
+
+
+def drive(
+    pipeline: Pipeline, frames: Iterable[Frame], stride: int = 6, delay: int = 0
+) -> Iterator[tuple[Sight, Solved | None]]:
+    """Every frame is looked at; those that are due are processed ``stride`` at a time, or when no more come for a
+    second. delay: frames that come while the network is at work."""
+    waiting: list[Frame] = []
+    begun: list[tuple[int, list[Frame]]] = []  # the number of the frame with which it is done
+    for number, frame in enumerate(frames):
+        sight = pipeline.look(frame)
+        if waiting and (len(waiting) == stride or frame.stamp - waiting[-1].stamp >= PATIENCE):
+            begun.append((number - 1 + delay, waiting))
+            waiting = []
+        if pipeline.due(sight):
+            waiting.append(frame)
+            if len(waiting) == stride:
+                begun.append((number + delay, waiting))
+                waiting = []
+        solved = None
+        if begun and begun[0][0] <= number:
+            _, batch = begun.pop(0)
+            solved = Solved(batch[0].index, batch[-1].index, pipeline.process(batch))
+        yield sight, solved
+
+
+def run_pipeline(
+    scenario: Scenario,
+    errors: ErrorModel,
+    seed: int,
+    window: int = 12,
+    stride: int = 6,
+    delay: int = 2,
+    predictor: Predictor | None = None,
+) -> Live:
+    """All frames through a pipeline of its own. predictor: in place of a simulated network with these errors."""
+    network = predictor or SimulatedNetwork(scenario.truths, errors, seed, runs.LONGEST)
+    pipeline = Pipeline(network, OdometryConfig(window=window, anchor_depths=window))
+    sights, solutions = [], []
+    for sight, solved in drive(pipeline, scenario.frames, stride, delay):
+        sights.append(sight)
+        if solved is not None:
+            solutions.append(solved)
+    return Live(scenario, sights, solutions)
+
+
+@dataclass(frozen=True)
+class Error:
+    """A published path against the truth, the poses in the map of every epoch aligned by a similarity of their own.
+
+    ate: m, root mean square over the poses that are neither DEGRADED nor LOST. jump: m, the largest error of a step
+    between neighbouring published poses, in the map or in odom, that nothing announced (see SAID); turn: the same in
+    degrees. wrong: m, the largest error of a step in the map between poses that are neither DEGRADED nor LOST.
+    """
+
+    ate: float
+    jump: float
+    turn: float
+    wrong: float
+
+
+def error(live: Live) -> Error:
+    """How far the published poses are from the truth; epochs with but a few poses to be trusted are left out."""
+    squares: list[np.ndarray] = [np.zeros(0)]
+    jump = turn = wrong = 0.0
+    placed = [(row, one) for row, one in enumerate(live.published) if one is not None]
+    for epoch in {one.epoch for _, one in placed}:
+        rows, found = zip(*(pair for pair in placed if pair[1].epoch == epoch), strict=True)
+        trusted = np.array([one.state not in DOUBTED for one in found])
+        if trusted.sum() < FEWEST:
+            continue
+        T, T_true = np.stack([one.T_map_camera for one in found]), live.T_true[list(rows)]
+        squares.append(_squares(T[trusted, :3, 3], T_true[trusted, :3, 3]))
+        silent = np.array([not SAID & {a.state, b.state} for a, b in pairwise(found)])
+        for poses in (T, np.stack([one.T_odom_camera for one in found])):
+            off, turned = _step_errors(poses, T_true)
+            jump, turn = max(jump, np.max(off[silent], initial=0.0)), max(turn, np.max(turned[silent], initial=0.0))
+        wrong = max(wrong, np.max(_step_errors(T, T_true)[0][trusted[1:] & trusted[:-1]], initial=0.0))
+    every = np.concatenate(squares)
+    return Error(float(np.sqrt(every.mean())) if len(every) else np.inf, float(jump), float(turn), float(wrong))
+
+
+def _squares(ours: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Squared errors (N,) of positions after the best similarity; a path may be straight."""
+    if np.ptp(ours, axis=0).max() == 0:
+        return ((true - true.mean(0)) ** 2).sum(1)
+    scale, R, t = similarity(ours, true)
+    return ((scale * ours @ R.T + t - true) ** 2).sum(1)
+
+
+def _step_errors(T: np.ndarray, T_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors (N - 1,) of the steps in m and degrees, in the unit that the median step has."""
+    ours, true = runs.steps(T), runs.steps(T_true)
+    lengths = [np.linalg.norm(steps[:, :3, 3], axis=1) for steps in (ours, true)]
+    moving = (lengths[0] > 0) & (lengths[1] > 0)
+    scale = np.median(lengths[1][moving] / lengths[0][moving]) if moving.any() else 1.0
+    turned = Rotation.from_matrix(invert(true)[:, :3, :3] @ ours[:, :3, :3]).magnitude()
+    return np.linalg.norm(scale * ours[:, :3, 3] - true[:, :3, 3], axis=1), np.degrees(turned)

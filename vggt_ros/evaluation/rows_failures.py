@@ -1,0 +1,129 @@
+"""What the odometry does when something goes wrong: that it says so, and finds back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vggt_ros.evaluation import hazards, live
+from vggt_ros.evaluation.live import Live
+from vggt_ros.evaluation.report import Findings, Row, Settings, at_most, median
+from vggt_ros.types import State
+
+JUMP = 0.05
+"""Share of the depth beyond which the error of a step is a jump: such a step has to be announced by the state."""
+WORLDS = 4  # look-alike corridors, each for as many seeds
+FOCAL = 1.1  # factor of the wrong focal length
+
+
+def standstill(settings: Settings) -> Findings:
+    """500 noisy images of a camera that stands after a short way."""
+    drift, late = [], []
+    quiet = hazards.standstill()
+    for seed in settings.runs(min(settings.seeds, 5)):
+        run = live.run_pipeline(hazards.noisy(quiet, seed), hazards.ROUGH, seed)
+        states = [one is not None and one.state is State.STATIONARY for one in run.published]
+        begun = states.index(True)
+        late.append(begun - hazards.MOVING)
+        poses = [one for one in run.published[begun:] if one is not None]
+        for T in (np.stack([one.T_map_camera for one in poses]), np.stack([one.T_odom_camera for one in poses])):
+            drift.append(float(np.abs(T - T[0]).max()) if all(states[begun:]) else np.inf)
+    return Findings(
+        [
+            at_most('standstill of 500 noisy images: largest change of a pose in map or odom', max(drift), 0.0, '{:g}'),
+            Row('the same: images until STATIONARY is said, at 10 Hz', f'{max(late)}'),
+        ]
+    )
+
+
+def blank(settings: Settings) -> Findings:
+    """Past a wall without any texture, and back."""
+    scenario = hazards.blank_wall()
+    found = [live.run_pipeline(scenario, hazards.ROUGH, seed) for seed in settings.runs()]
+    return Findings(_said('blank wall for 2 s', found, hazards.WALL))
+
+
+def passing(settings: Settings) -> Findings:
+    """A large object moves through the picture."""
+    rows = []
+    for share in (0.1, 0.35, 0.6):
+        scenario = hazards.passing_object(share)
+        found = [live.run_pipeline(scenario, hazards.ROUGH, seed) for seed in settings.runs()]
+        rows += _said(f'object that covers {share:.0%} of the image passes', found, hazards.BACKGROUND)
+    return Findings(rows)
+
+
+def _said(test: str, found: list[Live], depth: float) -> list[Row]:
+    """Whether all jumps were announced, and how exact the poses are that claim to be good. depth: m."""
+    errors = [live.error(one) for one in found]
+    jump = max(one.jump for one in errors) / depth
+    shown = np.mean([np.mean([one is not None for one in run.published]) for run in found])
+    return [
+        at_most(f'{test}: largest step error that no state announced, over the depth', jump, JUMP, '{:.1%}'),
+        Row(
+            f'{test}: ATE of poses not called DEGRADED or LOST, median and worst [m]; share of images with a pose',
+            f'{median([one.ate for one in errors]):.3f}, {max(one.ate for one in errors):.3f}; {shown:.0%}',
+        ),
+    ]
+
+
+def teleport(settings: Settings) -> Findings:
+    """A cut to another room, and back again."""
+    lost, back, ates = [], [], []
+    for seed in settings.runs():
+        # The cut comes anywhere in a window.
+        before, away, after = 60 + seed % 6, 36, 66 - seed % 6
+        run = live.run_pipeline(hazards.teleport(before, away, after), hazards.ROUGH, seed)
+        lost.append(_windows(run, before, before + away, State.LOST))
+        back.append(_windows(run, before + away, len(run.sights), State.RELOCALIZED))
+        ates.append(live.error(run).ate)
+    return Findings(
+        [
+            Row(
+                'cut to another room: whole windows until LOST, worst',
+                f'{max(lost):g}',
+                '<= 2',
+                max(lost) <= 2,
+            ),
+            Row(
+                'back from there: runs that said RELOCALIZED, windows until then (median)',
+                f'{np.isfinite(back).mean():.0%}, {median(back):g}',
+                '100%',
+                bool(np.isfinite(back).all()),
+            ),
+            Row('the same: ATE of poses not called DEGRADED or LOST, median and worst [m]', _ates(ates)),
+        ]
+    )
+
+
+def _windows(run: Live, begin: int, end: int, state: State) -> float:
+    """How many windows of nothing but frames from ``begin`` to ``end`` it took until one had the state; inf: none."""
+    inside = [one for one in run.solutions if begin <= one.oldest and one.newest < end]
+    numbers = [number for number, one in enumerate(inside, start=1) if one.answer.state is state]
+    return numbers[0] if numbers else np.inf
+
+
+def look_alike(settings: Settings) -> Findings:
+    """Corridors of equal bays, a network that takes every bay for every other: loops, and a camera that is carried."""
+    errors = replace(hazards.ROUGH, alias=1.0, lost_confident=1.0)
+    worst: dict[str, list[float]] = {'walked': [], 'carried': []}
+    loops = 0
+    for seed in settings.runs():
+        scenario, bay, carried = hazards.look_alike(seed % WORLDS)
+        run = live.run_pipeline(scenario, errors, seed)
+        loops += sum(solution.answer.state is State.RELOCALIZED for solution in run.solutions)
+        for name, part in (('walked', run.until(carried)), ('carried', run)):
+            worst[name].append(live.error(part).wrong / bay)
+    rows = []
+    for name, text in (
+        ('walked', f'look-alike corridor, there and back, {loops} loops closed: runs with a false one'),
+        ('carried', 'then carried to a look-alike of another bay: runs that took it for a place where it is not'),
+    ):
+        false = int(np.sum(np.array(worst[name]) > 0.5))
+        rows.append(Row(text, f'{false} of {len(worst[name])}', '0', false == 0))
+    return Findings(rows)
+
+
+def _ates(values: list[float]) -> str:
+    return f'{median(values):.3f}, {max(values):.3f}'

@@ -1,0 +1,63 @@
+"""What the input may do to the odometry: a wrong calibration, images that never come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vggt_ros.evaluation import hazards, live, scenarios
+from vggt_ros.evaluation.report import Findings, Row, Settings, at_most, median
+
+FOCAL = 1.1  # factor of the wrong focal length
+MISSING = 0.3  # share of the images that never come
+WARNED = 3  # windows until a warning
+
+
+def wrong_focal(settings: Settings) -> Findings:
+    """The calibration's focal length is off by 10 %; what the network sees of it is off by 1 % a window."""
+    right = scenarios.room_loop(240, pictures=True, stop=60)
+    errors = replace(hazards.ROUGH, focal_window=0.01, centred=True)
+    until, false, ates = [], 0, []
+    for seed in settings.runs():
+        for factor in (FOCAL, 1 / FOCAL):
+            run = live.run_pipeline(hazards.wrong_focal(right, factor), errors, seed)
+            warned = [_warns(one.answer) for one in run.solutions]
+            until.append(warned.index(True) + 1 if any(warned) else np.inf)
+            ates.append(live.error(run).ate)
+        run = live.run_pipeline(right, errors, seed)
+        false += any(_warns(one.answer) for one in run.solutions)
+    return Findings(
+        [
+            Row(
+                'focal length of the calibration wrong by 10 %: windows until a warning, worst',
+                f'{max(until):g}',
+                f'<= {WARNED}',
+                max(until) <= WARNED,
+            ),
+            Row('the same with the right one: runs with a warning', f'{false} of {settings.seeds}', '0', false == 0),
+            Row('focal length wrong by 10 %: ATE, median and worst [m]', f'{median(ates):.3f}, {max(ates):.3f}'),
+        ]
+    )
+
+
+def _warns(solution: live.Solution) -> bool:
+    return any('focal' in text for text in (*solution.reasons, *solution.warnings))
+
+
+def missing(settings: Settings) -> Findings:
+    """30 % of the images never come, at random."""
+    scenario = scenarios.room_loop(pictures=True)
+    ates, shares, whole = [], [], []
+    for seed in settings.runs():
+        run = live.run_pipeline(hazards.missing(scenario, MISSING, seed), hazards.ROUGH, seed)
+        ates.append(live.error(run).ate)
+        shares.append(run.at_once)
+        whole.append(live.error(live.run_pipeline(scenario, hazards.ROUGH, seed)).ate)
+    return Findings(
+        [
+            at_most('loop at camera rate, live: median ATE [m]', median(whole), 0.03, '{:.4f}'),
+            at_most('the same, 30 % of the images missing: median ATE [m]', median(ates), 0.03, '{:.4f}'),
+            Row('the same: share of the images located at once, worst run', f'{min(shares):.1%}'),
+        ]
+    )

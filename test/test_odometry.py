@@ -117,13 +117,13 @@ def test_an_unusable_window_loses_nothing(breakage, reason):
     assert not broken.results
     assert broken.refused == 2
     assert reason in broken.reasons[0]
-    assert pipeline.state is State.DEGRADED
+    assert pipeline.odometry.state is State.DEGRADED
     predictor.spoil = None
     after = pipeline.process(frames[7:9]).results
     truth = expected_map(poses)
     unit = np.linalg.norm(good[-1].estimate.T_map_camera[:3, 3]) / np.linalg.norm(truth[4, :3, 3])
     np.testing.assert_allclose(after[-1].estimate.T_map_camera[:3, 3], unit * truth[8, :3, 3], atol=1e-6 * unit)
-    assert pipeline.state is State.TRACKING
+    assert pipeline.odometry.state is State.TRACKING
     assert set(good[-1].tracks.id.tolist()) & set(after[-1].tracks.id.tolist())
 
 

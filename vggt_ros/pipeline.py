@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from vggt_ros.odometry.alignment import AlignmentError, Similarity
 from vggt_ros.odometry.config import Hints, OdometryConfig
 from vggt_ros.odometry.focal import FocalCheck
 from vggt_ros.odometry.frontend import FrontEnd, Sight
-from vggt_ros.odometry.gravity import Gravity
+from vggt_ros.odometry.gravity import Gravity, GravitySource
 from vggt_ros.odometry.metric import MetricSource, Solved
 from vggt_ros.odometry.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
@@ -47,10 +48,10 @@ class Solution:
     """What a window brought.
 
     results: one for each new frame that was placed, in the order of time. refused: frames that were not. located: those
-    of the placed that the front end could not locate before, as it goes on from them. keyframes: estimates
-    that became keyframes of the map. corrections: frame index -> how a keyframe's coordinates in the map moved after
-    that, x -> s R x + t. reasons: why the window was refused or the state is not TRACKING. warnings: what else a person
-    should know.
+    of the placed that the front end could not locate before, as it goes on from them. keyframes: estimates that became
+    keyframes of the map. corrections: frame index -> how a keyframe's coordinates in the map moved, x -> s R x + t, for
+    all that were known before; results and keyframes are as they are after that. reasons: why the window was refused or
+    the state is not TRACKING. warnings: what else a person should know.
     """
 
     results: Sequence[Result] = ()
@@ -89,19 +90,18 @@ class Pipeline:
         self._waiting: list[Frame] = []
         self._processed = 0  # stamp of the newest frame that was given to ``process``
 
-    @property
-    def state(self) -> State:
-        """What is known of the camera's place just now."""
-        return self.odometry.state
-
     def reset(self) -> None:
         """Forget the map and the tracks: a new epoch."""
-        self.odometry.reset()
         self.front.reset()
-        self._focal.reset()
-        self._begin_epoch()
+        self.begin_epoch()
 
-    def _begin_epoch(self) -> None:
+    def begin_epoch(self) -> None:
+        """What ``reset`` does beside resetting the front end, which belongs to the thread that looks."""
+        self.odometry.reset()
+        self._focal.reset()
+        self._forget()
+
+    def _forget(self) -> None:
         self.tracker.reset()
         self._waiting.clear()
         for source in self.sources:
@@ -139,46 +139,51 @@ class Pipeline:
             world.level(gravity)
         window = world.plan(self._waiting, beside)
         if window is None:
-            return self._solution()
+            return self.solution()
         waiting, self._waiting, epoch = len(self._waiting), [], world.epoch
         window, prediction = self._look_at(window, track, beside)
         try:
-            estimates = world.update(window, prediction, self._corners, self._hints(window))
+            world.update(window, prediction, self._corners, self._hints(window))
         except (AlignmentError, PredictionError):
             if world.state is State.LOST:
                 self.front.lose()
-            return self._solution(refused=waiting)
+            return self.solution(refused=waiting)
         if world.epoch != epoch:
-            self._begin_epoch()
-        pairs = [
-            (world.placed.raw(window.new_slots[-1]), world.placed.raw(slot))
-            for slot in window.companion_slots
-            if world.placed is not None
-        ]
-        scale = 1.0 if world.placed is None else world.placed.similarity.scale
-        solved = Solved(estimates, scale, pairs)
-        metric = world.scale is Scale.METRIC
-        world.measure([source.answer(solved) for source in self.sources])
-        if world.scale is Scale.METRIC and not metric:
-            for source in self.sources:
-                source.clear()
-        if gravity is not None:
-            world.level(gravity, estimates[-1])
+            self._forget()
+        self._measure(window)
+        if gravity is not None and gravity.source is not GravitySource.ASSUMED_LEVEL:
+            world.level(gravity, world.estimates[-1])
+        estimates = world.estimates
         tracks = self.tracker.update(prediction, [prediction.slot(one.frame.index) for one in estimates], estimates)
         located = [one for estimate in estimates if (one := self._follow(estimate)) is not None]
         self.front.solved(estimates[-1])
-        return self._solution(
+        return self.solution(
             results=[Result(*pair) for pair in zip(estimates, tracks, strict=True)],
             refused=waiting - len(estimates),
             located=located,
-            keyframes=list(world.added),
-            corrections=dict(world.corrections),
+            keyframes=world.added,
+            corrections=world.corrections,
             warnings=tuple(filter(None, [self._focal.update(window, prediction)])),
         )
 
-    def _solution(self, **fields) -> Solution:
+    def _measure(self, window: Window) -> None:
+        """Ask those who know metric lengths; a map that becomes metric voids what they have kept in its old unit."""
+        world, placed = self.odometry, self.odometry.placed
+        if placed is None or not self.sources:
+            return
+        partner = placed.raw(window.new_slots[-1])
+        pairs = [(partner, placed.raw(slot)) for slot in window.companion_slots]
+        solved = Solved(world.estimates, placed.similarity.scale, pairs)
+        before = world.scale
+        world.measure([source.answer(solved) for source in self.sources])
+        if world.scale is Scale.METRIC and before is not Scale.METRIC:
+            for source in self.sources:
+                source.clear()
+
+    def solution(self, **fields: Any) -> Solution:
+        """A solution that says how things stand."""
         world = self.odometry
-        return Solution(state=self.state, scale=world.scale, epoch=world.epoch, reasons=world.reasons, **fields)
+        return replace(Solution((), 0, (), (), {}, world.state, world.scale, world.epoch, world.reasons), **fields)
 
     def _corners(self, index: int):
         return self.front.corners(index) if self.odometry.config.refine else None
@@ -193,7 +198,7 @@ class Pipeline:
         sights = [sight for frame in new if (sight := self.front.sight(frame.index)) is not None]
         blurred = frozenset(sight.frame.index for sight in sights if sight.motion.blurred)
         latest = self.odometry.latest
-        if latest is None or self.state is State.LOST or not sights:
+        if latest is None or self.odometry.state is State.LOST or not sights:
             return Hints(blurred=blurred)
         motion = sights[-1].motion
         held = len(sights) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
@@ -213,7 +218,7 @@ class Pipeline:
         return window, prediction
 
     def _predict(self, window: Window, track: bool) -> WindowPrediction:
-        if not track or self.state is State.LOST:
+        if not track or self.odometry.state is State.LOST:
             self.tracker.end_all()
             return self.predictor.predict(window.frames, window.depth)
         reference = window.frames[0]

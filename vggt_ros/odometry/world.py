@@ -8,28 +8,25 @@ on, so that several can be compared; and when nothing is recognised in time, tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vggt_ros.odometry.alignment import Alignment, AlignmentError, Similarity
+from vggt_ros.odometry.alignment import AlignmentError, Similarity
 from vggt_ros.odometry.anchors import Keyframe
 from vggt_ros.odometry.closing import Loops
 from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
 from vggt_ros.odometry.covariance import UNKNOWN
 from vggt_ros.odometry.gravity import Gravity
-from vggt_ros.odometry.loops import Candidate, LoopConfig, PlaceIndex
 from vggt_ros.odometry.odometry import Odometry
-from vggt_ros.odometry.placing import CornersOf, Placed, align_keyframes
+from vggt_ros.odometry.placing import CornersOf, Placed
 from vggt_ros.odometry.posegraph import compose
+from vggt_ros.odometry.recognition import Recognition
 from vggt_ros.odometry.scale import NoMeasurement, ScaleFilter, ScaleMeasurement
-from vggt_ros.odometry.verification import Decision, Evidence, LoopVerifier, Verdict, View, conflict, moved
+from vggt_ros.odometry.verification import Decision, Evidence, Verdict
 from vggt_ros.odometry.window import PredictionError, Window
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
-
-GUESTS = 3  # places that a lost camera is compared with at once
-AROUND = 5  # keyframes around a place that tell what it looks like
 
 
 class LostError(AlignmentError):
@@ -59,8 +56,8 @@ class WorldConfig:
 class World:
     """Windows in, estimates in one map out; see :class:`Odometry`, whose methods it has. Not thread-safe.
 
-    corrections: how keyframes moved in the last update or measurement, by frame index; empty as a rule. added: the
-    estimates of the last update that became keyframes.
+    estimates: of the last update, as they are after corrections; added: those that became keyframes. corrections: how
+    the keyframes of before moved since the last update, by frame index: all of them or, as a rule, none.
     """
 
     def __init__(self, config: OdometryConfig | None = None, world: WorldConfig | None = None) -> None:
@@ -69,13 +66,12 @@ class World:
         self._clear()
 
     def _clear(self) -> None:
-        self._places = PlaceIndex(LoopConfig(capacity=2 * self.config.keyframes))
-        self._verifier = LoopVerifier()
+        self._recognition = Recognition(2 * self.config.keyframes)
         self._loops = Loops()
-        self._candidate: Candidate | None = None
         self._lost: _Lost | None = None
         self.reasons: tuple[str, ...] = ()
         self.corrections: dict[int, Similarity] = {}
+        self.estimates: list[Estimate] = []
         self.added: list[Estimate] = []
 
     @property
@@ -138,9 +134,10 @@ class World:
 
     def plan(self, new: Sequence[Frame], companions: Sequence[Frame] = ()) -> Window | None:
         """The window for these new frames, oldest first; None while there are too few frames to begin."""
-        if self._lost is not None:
-            return self._lost.own.plan(new, self._guests(), companions)
-        return self._odometry.plan(new, self._guests(), companions)
+        lost, guests = self._lost, []
+        if self._config.loops:
+            guests = self._recognition.guests(self.keyframes, None if lost is None else lost.query)
+        return (self._odometry if lost is None else lost.own).plan(new, guests, companions)
 
     def update(
         self,
@@ -150,32 +147,34 @@ class World:
         hints: Hints = NO_HINTS,
     ) -> list[Estimate]:
         """Place the window: see :meth:`Odometry.update`. Raises LostError while nobody knows where the camera is."""
-        self.corrections, self.added = {}, []
+        self.corrections, self.estimates, self.added = {}, [], []
         newest = window.new_slots[-1]
         if self._lost is not None:
-            return self._while_lost(self._lost, window, prediction, corners, hints)
+            self.estimates = self._while_lost(self._lost, window, prediction, corners, hints)
+            return self.estimates
         try:
-            estimates = self._odometry.update(window, prediction, corners, hints)
+            self.estimates = self._odometry.update(window, prediction, corners, hints)
         except (AlignmentError, PredictionError):
             self.reasons = self._odometry.reasons
             if self._odometry.state is State.LOST:
                 query = prediction.descriptor[newest]
                 self._lost = _Lost(Odometry(self.config), window.frames[newest].stamp, query)
-                self._verifier.clear()
+                self._recognition.doubt()
             raise
         self.reasons, self.added = self._odometry.reasons, self._odometry.added
-        if hints.held or not self._config.loops:
-            return estimates
-        if window.guests:
-            estimates = self._recognise(window, prediction, estimates)
-        self._index()
-        return estimates
+        if self._config.loops and not hints.held:
+            if window.guests:
+                self._recognise(window, prediction)
+            self._index()
+        return self.estimates
 
     def measure(self, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> None:
         """What metric sources say about the last window: see :meth:`Odometry.measure`."""
         moved = self._odometry.measure(answers)
         if moved is not None:
             self._all_moved(moved)
+            self.estimates = [replace(one, scale=self.scale) for one in self.estimates]
+            self.added = [replace(one, scale=self.scale) for one in self.added]
 
     def level(self, gravity: Gravity, estimate: Estimate | None = None) -> None:
         """Which way is down: see :meth:`Odometry.level`."""
@@ -185,108 +184,58 @@ class World:
             self._all_moved(turned)
 
     def _all_moved(self, moved: Similarity) -> None:
-        for keyframe in self.keyframes:
-            index = keyframe.frame.index
-            before = self.corrections.get(index)
-            self.corrections[index] = moved if before is None else compose(moved, before)
+        self._move({keyframe.frame.index: moved for keyframe in self.keyframes}, moved)
+
+    def _move(self, moved: Mapping[int, Similarity], newest: Similarity) -> None:
+        """Keyframes have moved, and with them what the last window found."""
+        before = self.corrections
+        self.corrections = {
+            index: compose(one, before[index]) if index in before else one for index, one in moved.items()
+        }
+        self.estimates = [_moved(one, newest) for one in self.estimates]
+        self.added = [_moved(one, newest) for one in self.added]
 
     # Loops -------------------------------------------------------------------------------------------------------
 
-    def _guests(self) -> list[Keyframe]:
-        """Keyframes that may show the same place as the new frames."""
-        if not self._config.loops:
-            return []
-        at = {keyframe.frame.index: number for number, keyframe in enumerate(self.keyframes)}
-        if self._lost is not None:
-            found = self._places.relocalise(self._lost.query, GUESTS) if len(self._places) else ()
-            self._candidate = found[0] if found else None
-            return [] if self._candidate is None else self._with_neighbour(at, self._candidate.index, GUESTS)
-        if self._candidate is None or self._candidate.index not in at:
-            return []
-        return self._with_neighbour(at, self._candidate.index, 2)
-
-    def _with_neighbour(self, at: dict[int, int], index: int, count: int) -> list[Keyframe]:
-        """The keyframe, and its nearest neighbours in time: one alone does not show whether they agree."""
-        number = at[index]
-        near = sorted(range(len(self.keyframes)), key=lambda other: (abs(other - number), other))
-        return [self.keyframes[one] for one in near[:count]]
-
     def _index(self) -> None:
-        """Remember new keyframes, forget those that the odometry has forgotten, and see whether one was met before."""
-        at = {keyframe.frame.index: keyframe for keyframe in self.keyframes}
-        for index in set(self._places.indices) - set(at):
-            self._places.remove(index)
-        self._loops.forget(self.keyframes)
-        # What anchors the windows anyway is one with the map already.
-        known = set() if self.placed is None else {anchor.frame.index for anchor in self.placed.anchors}
-        for index in sorted(set(at) - set(self._places.indices)):
-            candidates = self._places.add(index, at[index].descriptor)
-            found = [one for one in candidates if one.index not in known]
-            if found:
-                self._candidate = min(found, key=self._distance)
-
-    def _distance(self, candidate: Candidate) -> float:
-        """How far the candidate is from the camera, as the odometry has it: the nearest is the likeliest."""
         assert self.latest is not None
-        T = next(one.T_map_camera for one in self.keyframes if one.frame.index == candidate.index)
-        return float(np.linalg.norm(T[:3, 3] - self.latest.T_map_camera[:3, 3]))
+        known = set() if self.placed is None else {anchor.frame.index for anchor in self.placed.anchors}
+        self._recognition.index(self.keyframes, known, self.latest)
+        self._loops.forget(self.keyframes)
 
-    def _evidence(self, window: Window, prediction: WindowPrediction, query: Keyframe, recent: Alignment) -> Evidence:
-        """What this window says about the place that its guests show. Raises AlignmentError."""
-        assert self._candidate is not None
-        at = {keyframe.frame.index: keyframe for keyframe in self.keyframes}
-        guests = [at[window.frames[slot].index] for slot in window.guest_slots]
-        loop = align_keyframes(guests, window.guest_slots, prediction)
-        candidate = at[self._candidate.index]
-        drift = None
-        if self._lost is None:
-            drift = self._loops.drift(self.keyframes, candidate.frame.index, query.T_map_camera, self._odometry.drift)
-        evidence = Evidence(
-            candidate=candidate.frame.index,
-            T_map_candidate=candidate.T_map_camera,
-            T_map_query=query.T_map_camera,
-            recent=recent,
-            loop=loop,
-            depth=candidate.median_depth,
-            drift=drift,
-            conflict=(0.0, 0),
-            rivals=[at[index].T_map_camera for index in self._candidate.rivals if index in at],
-        )
-        own = self._odometry if self._lost is None else self._lost.own
-        here = [_view(one) for one in (*own.keyframes[-AROUND + 1 :], query)]
-        there = [_view(one) for one in sorted(self.keyframes, key=lambda one: _apart(one, candidate))[:AROUND]]
-        return replace(evidence, conflict=conflict([moved(one, evidence.correction) for one in here], there))
-
-    def _recognise(self, window: Window, prediction: WindowPrediction, estimates: list[Estimate]) -> list[Estimate]:
-        """Judge the guests; when they are the same place the map is bent. The estimates as they are then."""
-        candidate, latest, placed = self._candidate, self.latest, self._odometry.placed
-        assert candidate is not None
+    def _recognise(self, window: Window, prediction: WindowPrediction) -> None:
+        """Judge the guests; when they are the same place the map is bent."""
+        odometry, latest, placed = self._odometry, self.latest, self.placed
         assert latest is not None
         assert placed is not None
+
+        def drift(start: int) -> np.ndarray:
+            return self._loops.drift(self.keyframes, start, latest.T_map_camera, odometry.drift)
+
         try:
-            evidence = self._evidence(window, prediction, latest, placed.alignment)
+            decision, evidence = self._recognition.judge(
+                window, prediction, self.keyframes, self.keyframes, latest, placed.alignment, drift
+            )
         except AlignmentError:
-            self._candidate = None
-            return estimates
-        decision = self._verifier.judge(evidence)
-        if decision.verdict is Verdict.WAIT:
-            return estimates
-        self._candidate = None
-        second = self.keyframes[-1].frame.index
-        if decision.verdict is Verdict.REJECT or second == candidate.index:
-            return estimates
-        fixed = self.metres.locked
-        self.corrections = dict(self._loops.close(self.keyframes, candidate.index, second, decision.correction, fixed))
+            self._recognition.candidate = None
+            return
+        first, second = evidence.candidate, self.keyframes[-1].frame.index
+        if decision.verdict is not Verdict.WAIT:
+            self._recognition.candidate = None
+        if decision.verdict is not Verdict.ACCEPT or first == second:
+            return
+        corrections = self._loops.close(self.keyframes, first, second, decision.correction, self.metres.locked)
         at = {keyframe.frame.index: keyframe for keyframe in self.keyframes}
-        for index, correction in self.corrections.items():
+        for index, correction in corrections.items():
             at[index].move(correction)
-        newest = self.corrections[second]
+        newest = corrections[second]
         if latest.frame.index not in at:
             latest.move(newest)
         self._odometry.log_scale += float(np.log(newest.scale))
         self._odometry.state = State.RELOCALIZED
-        self.reasons = (f'a loop was closed: the map moved by {_step(newest, latest):.3g} here',)
-        return [replace(_moved(one, newest), state=State.RELOCALIZED) for one in estimates]
+        self._move(corrections, newest)
+        self.estimates = [replace(one, state=State.RELOCALIZED) for one in self.estimates]
+        self.reasons = (f'a loop was closed with keyframe {first}',)
 
     # Lost --------------------------------------------------------------------------------------------------------
 
@@ -300,7 +249,7 @@ class World:
             lost.added += lost.own.added
             decision, evidence = self._look_around(lost.own, window, prediction)
         except (AlignmentError, PredictionError) as error:
-            self._verifier.clear()
+            self._recognition.doubt()
             if lost.own.latest is None or lost.own.state is State.LOST:
                 lost.own, lost.added = Odometry(self.config), []
             self.reasons = (f'lost: {error}',)
@@ -318,8 +267,9 @@ class World:
         assert own.placed is not None
         if not window.guests:
             raise AlignmentError('no place in the map looks like it')
-        evidence = self._evidence(window, prediction, own.latest, own.placed.alignment)
-        return self._verifier.judge(evidence), evidence
+        return self._recognition.judge(
+            window, prediction, self.keyframes, own.keyframes, own.latest, own.placed.alignment, None
+        )
 
     def _found(self, own: Odometry, estimate: Estimate, correction: Similarity, evidence: Evidence) -> Estimate:
         """Back in the map. odom goes on from where it was: nobody knows how the camera came here."""
@@ -341,7 +291,8 @@ class World:
         self._odometry.resume(latest)
         self._odometry.state = State.RELOCALIZED
         self._odometry.log_scale = own.log_scale + float(np.log(correction.scale))
-        self._lost, self._candidate = None, None
+        self._odometry.placed = None  # of another map
+        self._lost, self._recognition.candidate = None, None
         self.reasons = (f'found back: keyframe {evidence.candidate} shows the same place',)
         return found
 
@@ -351,31 +302,23 @@ class World:
         self._odometry = lost.own
         self._odometry.epoch = epoch
         self._clear()
-        self._index()
+        if self._config.loops:
+            self._index()
         self.reasons = ('nothing was recognised: a new map begins',)
         self.added = [replace(one, epoch=epoch) for one in lost.added]
         return [replace(one, epoch=epoch) for one in estimates]
 
 
-def _view(keyframe: Keyframe) -> View:
-    return View(keyframe.T_map_camera, keyframe.K, keyframe.depth)
-
-
-def _apart(a: Keyframe, b: Keyframe) -> float:
-    return float(np.linalg.norm(a.T_map_camera[:3, 3] - b.T_map_camera[:3, 3]))
-
-
-def _step(moved: Similarity, keyframe: Keyframe) -> float:
-    """How far a correction moved a keyframe that it was applied to, map units."""
-    T = keyframe.T_map_camera
-    before = moved.R.T @ (T[:3, 3] - moved.t) / moved.scale
-    return float(np.linalg.norm(T[:3, 3] - before))
-
-
 def _moved(estimate: Estimate, correction: Similarity) -> Estimate:
     """The estimate where a correction puts it, in its unit."""
+    unit = np.diag([correction.scale] * 3 + [1.0] * 3)
+    turn = np.kron(np.eye(2), correction.R) @ unit
     return replace(
         estimate,
         T_map_camera=correction.pose(estimate.T_map_camera),
+        covariance=turn @ estimate.covariance @ turn.T,
+        step_covariance=turn @ estimate.step_covariance @ turn.T,
+        velocity=None if estimate.velocity is None else unit @ estimate.velocity,
+        velocity_covariance=unit @ estimate.velocity_covariance @ unit,
         depth=estimate.depth * np.float32(correction.scale),
     )

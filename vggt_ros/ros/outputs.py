@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
@@ -14,12 +16,24 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
+from vggt_ros.history import for_all
 from vggt_ros.msg import Status, TrackArray
+from vggt_ros.odometry.alignment import Similarity
 from vggt_ros.pipeline import Result
 from vggt_ros.resample import confidence_to_source, depth_to_source
 from vggt_ros.ros import messages
+from vggt_ros.ros.frames import Placement
 from vggt_ros.ros.images import fill_image
-from vggt_ros.types import Estimate
+from vggt_ros.types import Estimate, Located
+
+
+@dataclass(eq=False)
+class _Step:
+    """One pose of the path: index of the image, stamp in ns, T_map_camera (4, 4)."""
+
+    index: int
+    stamp: int
+    T: np.ndarray
 
 
 class Outputs:
@@ -32,7 +46,8 @@ class Outputs:
         self._node = node
         self._map_frame = map_frame
         self._full_size = full_size
-        self._path: deque[PoseStamped] = deque()
+        self._path: deque[_Step] = deque()
+        self._publishers: list[Publisher] = []
         self.odometry = self._publisher(Odometry, '~/odometry')
         self.pose = self._publisher(PoseWithCovarianceStamped, '~/pose')
         self.path = self._publisher(Path, '~/path')
@@ -47,9 +62,11 @@ class Outputs:
         qos = QoSProfile(depth=1 if latched else 10)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        return self._node.create_publisher(
+        publisher = self._node.create_publisher(
             kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
         )
+        self._publishers.append(publisher)
+        return publisher
 
     def tracks_wanted(self) -> bool:
         """Whether anybody listens to tracks: the tracker is the most expensive of the heads."""
@@ -57,47 +74,55 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy all publishers."""
-        for publisher in (
-            self.odometry,
-            self.pose,
-            self.path,
-            self.depth,
-            self.camera_info,
-            self.confidence,
-            self.points,
-            self.tracks,
-            self.status,
-        ):
+        for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
     def reset(self) -> None:
         """Forget the path."""
         self._path.clear()
 
-    def publish(self, result: Result, path_length: int) -> None:
-        """Everything about one image, each message with the image's stamp."""
-        estimate = result.estimate
-        in_map = messages.header(estimate, self._map_frame)
-        in_camera = messages.header(estimate, estimate.frame.frame_id)
-        pose = messages.to_pose(estimate.T_map_camera)
-        self._path.append(PoseStamped(header=in_map, pose=pose))
-        while len(self._path) > path_length:
-            self._path.popleft()
-
+    def publish_odometry(self, placement: Placement) -> None:
+        """Where a frame of the robot is, and how it moves."""
         if _wanted(self.odometry):
-            self.odometry.publish(messages.to_odometry(estimate, self._map_frame, estimate.frame.frame_id))
+            self.odometry.publish(messages.from_placement(placement))
+
+    def publish_pose(self, located: Located) -> None:
+        """Where the camera is in the map."""
         if _wanted(self.pose):
-            message = PoseWithCovarianceStamped(header=in_map)
-            message.pose.pose = pose
-            message.pose.covariance = estimate.covariance.ravel()
+            message = PoseWithCovarianceStamped(header=messages.header(located, self._map_frame))
+            message.pose.pose = messages.to_pose(located.T_map_camera)
+            message.pose.covariance = located.covariance.ravel()
             self.pose.publish(message)
-        if _wanted(self.path):
-            self.path.publish(Path(header=in_map, poses=list(self._path)))
+
+    def publish_view(self, result: Result) -> None:
+        """What the network saw in one image, each message with the image's stamp."""
+        estimate = result.estimate
+        in_camera = messages.header(estimate, estimate.frame.frame_id)
         self._publish_depth(estimate, in_camera)
         if _wanted(self.points):
             self.points.publish(messages.to_points(estimate, in_camera))
         if self.tracks_wanted():
             self.tracks.publish(messages.to_tracks(result.tracks, estimate, in_camera))
+
+    def correct_path(self, corrections: Mapping[int, Similarity]) -> None:
+        """Move the poses of the path with their keyframes."""
+        moved = for_all(corrections, [step.index for step in self._path])
+        for step in self._path:
+            if step.index in moved:
+                step.T = moved[step.index].pose(step.T)
+
+    def publish_path(self, estimate: Estimate, length: int) -> None:
+        """The images that the network has seen, at most ``length`` of them; this one is the newest."""
+        self._path.append(_Step(estimate.frame.index, estimate.frame.stamp, estimate.T_map_camera))
+        while len(self._path) > length:
+            self._path.popleft()
+        if _wanted(self.path):
+            head = messages.header(estimate, self._map_frame)
+            poses = [PoseStamped(header=self._header(step.stamp), pose=messages.to_pose(step.T)) for step in self._path]
+            self.path.publish(Path(header=head, poses=poses))
+
+    def _header(self, stamp: int) -> Header:
+        return Header(stamp=messages.ns_to_time(stamp), frame_id=self._map_frame)
 
     def _publish_depth(self, estimate: Estimate, head: Header) -> None:
         """Depth, its confidence and a CameraInfo of exactly their size."""

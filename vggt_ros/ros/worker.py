@@ -1,20 +1,26 @@
-"""The one thread that runs torch: takes images from the mailbox, hands results to the executor."""
+"""The two threads between the images and their results.
+
+The camera's thread looks at every image: decoded, tracked, located. The network's thread, the one that runs torch,
+solves windows of those that reach it. What either finds waits in one queue for the executor, in the order of time.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vggt_ros.odometry.alignment import AlignmentError
-from vggt_ros.odometry.odometry import PredictionError
-from vggt_ros.pipeline import Pipeline, Result
+from vggt_ros.odometry.frontend import Sight
+from vggt_ros.odometry.gravity import Gravity
+from vggt_ros.pipeline import Pipeline, Solution
 from vggt_ros.ros.intake import FrameMaker, Incoming
 from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import DeviceError, Frame, WindowTooLargeError
+
+RESULTS = 8  # that wait for the executor: a slow one holds the threads back, not the memory
 
 
 @dataclass
@@ -22,6 +28,7 @@ class Statistics:
     """Counters of one activation. latency: seconds from the newest image's arrival to its result, NaN before."""
 
     received: int = 0
+    located: int = 0
     processed: int = 0
     dropped: int = 0
     refused: int = 0
@@ -37,7 +44,7 @@ class Statistics:
         return self.received - self.processed - self.dropped - self.refused
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to a counter; callbacks and worker count at the same time."""
+        """Add to a counter; callbacks and threads count at the same time."""
         with self._lock:
             setattr(self, name, getattr(self, name) + number)
 
@@ -53,36 +60,146 @@ class Statistics:
         self._finished = now
 
 
-class Worker(threading.Thread):
-    """Runs until ``stop``. results holds at most two batches: a slow executor holds the worker back, not the memory.
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A frame on its way to the network. received: monotonic seconds."""
 
-    notify: called from this thread after every batch, to wake the executor. tracks_wanted: whether to run the tracker.
+    frame: Frame
+    received: float
+
+
+class Results:
+    """What waits for the executor. notify: called after every result, to wake it."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._queue: queue.Queue[Sight | Solution] = queue.Queue(maxsize=RESULTS)
+        self._notify = notify
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Whoever waits for room gives up; nothing is added any more."""
+        self._closed.set()
+
+    def put(self, result: Sight | Solution) -> None:
+        """Wait for room, and add."""
+        while not self._closed.is_set():
+            try:
+                self._queue.put(result, timeout=0.1)
+            except queue.Full:
+                continue
+            self._notify()
+            return
+
+    def take(self) -> Sight | Solution | None:
+        """The oldest, None without any."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+
+class CameraThread(threading.Thread):
+    """Decodes and looks at every image until ``stop``, and hands those that are due to the network's mailbox.
+
+    every: hand over all of them.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        mailbox: Mailbox[Incoming],
+        incoming: Mailbox[Incoming],
+        outgoing: Mailbox[Looked],
         make_frame: FrameMaker,
         problems: Problems,
         statistics: Statistics,
-        notify: Callable[[], None],
-        tracks_wanted: Callable[[], bool],
+        results: Results,
+        begin_epoch: Callable[[], None],
+        every: bool,
+    ) -> None:
+        super().__init__(name='vggt_camera', daemon=True)
+        self._pipeline = pipeline
+        self._incoming, self._outgoing = incoming, outgoing
+        self._frames = make_frame
+        self._problems = problems
+        self._statistics = statistics
+        self._results = results
+        self._begin_epoch = begin_epoch
+        self._every = every
+        self._reset = threading.Event()
+        self._size: tuple[int, int] | None = None
+
+    def request_reset(self) -> None:
+        """Begin a new epoch before the next image."""
+        self._statistics.count('dropped', self._incoming.clear())
+        self._reset.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._incoming.close()
+        self.join()
+
+    def run(self) -> None:
+        while (batch := self._incoming.take()) is not None:
+            for incoming in batch:
+                frame = self._frames.make(incoming)
+                if frame is None:
+                    self._statistics.count('refused')
+                else:
+                    self._look(frame, incoming.received)
+
+    def _look(self, frame: Frame, received: float) -> None:
+        if self._size not in (None, frame.size):
+            self._problems.report(
+                'size change', f'the images are now {frame.size}, not {self._size}: the map begins anew'
+            )
+            self._reset.set()
+        self._size = frame.size
+        if self._reset.is_set():
+            self._reset.clear()
+            self._pipeline.front.reset()
+            self._statistics.count('dropped', self._outgoing.clear())
+            self._begin_epoch()
+        sight = self._pipeline.look(frame)
+        self._statistics.count('located', sight.located is not None)
+        self._results.put(sight)
+        if self._every or self._pipeline.due(sight):
+            self._statistics.count('dropped', self._outgoing.put(Looked(frame, received)))
+        else:
+            self._statistics.count('dropped')
+
+
+@dataclass(frozen=True)
+class Aids:
+    """What is asked for every window. tracks_wanted: whether to run the tracker. companions: the second camera's images
+    at the time of these frames, by frame index. gravity: which way is down in a frame, None where nobody knows.
+    """
+
+    tracks_wanted: Callable[[], bool] = lambda: True
+    companions: Callable[[Sequence[Frame]], Mapping[int, Frame]] = lambda frames: {}
+    gravity: Callable[[Frame], Gravity | None] = lambda frame: None
+
+
+class Worker(threading.Thread):
+    """The network's thread: windows of what the mailbox holds, until ``stop``."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        mailbox: Mailbox[Looked],
+        problems: Problems,
+        statistics: Statistics,
+        results: Results,
+        aids: Aids,
     ) -> None:
         super().__init__(name='vggt_worker', daemon=True)
         self._pipeline = pipeline
         self._mailbox = mailbox
-        self._frames = make_frame
         self._problems = problems
         self._statistics = statistics
-        self._notify = notify
-        self._tracks_wanted = tracks_wanted
+        self._results = results
+        self._aids = aids
         self._reset = threading.Event()
-        self._stopping = threading.Event()
-        self._size: tuple[int, int] | None = None
         self._unanswered = 0  # frames given to the pipeline that have neither come back nor been refused
-        self.results: queue.Queue[list[Result]] = queue.Queue(maxsize=2)
-        self.state_text = ''
 
     def request_reset(self) -> None:
         """Begin a new epoch before the next window."""
@@ -90,7 +207,6 @@ class Worker(threading.Thread):
 
     def stop(self) -> None:
         """End the thread and wait for it; at most the window in progress is still solved."""
-        self._stopping.set()
         self._mailbox.close()
         self.join()
 
@@ -98,61 +214,33 @@ class Worker(threading.Thread):
         while (batch := self._mailbox.take()) is not None:
             if self._reset.is_set():
                 self._reset.clear()
-                self._begin_epoch(None)
-            frames = [frame for frame in map(self._frames.make, batch) if frame is not None]
-            self._statistics.count('refused', len(batch) - len(frames))
-            if frames:
-                results = self._solve(frames)
-                if results:
-                    self._statistics.window_done(batch[-1].received, len(results))
-                self._deliver(results)
+                self._pipeline.begin_epoch()
+                self._statistics.count('dropped', self._unanswered)
+                self._unanswered = 0
+            solution = self._solve([looked.frame for looked in batch])
+            self._statistics.count('refused', solution.refused)
+            self._unanswered -= solution.refused + len(solution.results)
+            if solution.results:
+                self._statistics.window_done(batch[-1].received, len(solution.results))
+            self._results.put(solution)
 
-    def _solve(self, frames: list[Frame]) -> list[Result]:
-        """Results of these frames; none, with the reason reported, when the window was no use."""
-        size = frames[-1].size
-        if self._size is None:
-            self._size = size
-        if any(frame.size != self._size for frame in frames):
-            self._problems.report('size change', f'the images are now {size}, not {self._size}: the map begins anew')
-            self._begin_epoch(size)
-            fitting = [frame for frame in frames if frame.size == size]
-            self._statistics.count('dropped', len(frames) - len(fitting))
-            frames = fitting
+    def _solve(self, frames: list[Frame]) -> Solution:
         self._unanswered += len(frames)
         window_limit = self._pipeline.odometry.config.window
+        aids = self._aids
         try:
-            results = self._pipeline.process(frames, self._tracks_wanted())
-        except (AlignmentError, PredictionError) as error:
-            return self._refuse('window', f'window dropped: {error}')
+            solution = self._pipeline.process(
+                frames, aids.tracks_wanted(), aids.companions(frames), aids.gravity(frames[-1])
+            )
         except (WindowTooLargeError, DeviceError) as error:
-            return self._refuse('device', str(error))
+            self._problems.report('device', str(error))
+            return self._pipeline.solution(refused=self._unanswered, reasons=(str(error),))
         finally:
             window = self._pipeline.odometry.config.window
             if window != window_limit:
                 self._problems.report('memory', f'out of memory on the device: the window shrinks to {window} frames')
-        self.state_text = ''
-        self._unanswered -= len(results)
-        return results
-
-    def _begin_epoch(self, size: tuple[int, int] | None) -> None:
-        """Forget the map; frames that still waited for a first window are dropped with it."""
-        self._pipeline.reset()
-        self._statistics.count('dropped', self._unanswered)
-        self._unanswered = 0
-        self._size = size
-
-    def _refuse(self, kind: str, text: str) -> list[Result]:
-        self._statistics.count('refused', self._unanswered)
-        self._unanswered = 0
-        self.state_text = text
-        self._problems.report(kind, text)
-        return []
-
-    def _deliver(self, results: list[Result]) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.results.put(results, timeout=0.1)
-            except queue.Full:
-                continue
-            self._notify()
-            return
+        if solution.refused:
+            self._problems.report('window', f'{solution.refused} frames dropped: {"; ".join(solution.reasons)}')
+        for warning in solution.warnings:
+            self._problems.report('warning', warning)
+        return solution

@@ -66,3 +66,14 @@ def draw_scale(curves: Sequence[tuple[np.ndarray, np.ndarray]], path: Path) -> N
                 axes.plot(place, smooth, color=colour, linewidth=1, alpha=0.7, label=name if number == 0 else None)
         axes.set(xlabel='way [m]', ylabel='metres per unit', title='scale along a corridor, means of 12 frames')
         axes.legend(frameon=False)
+
+
+def draw_costs(seconds: np.ndarray, memory: np.ndarray, path: Path) -> None:
+    """CPU seconds of each image, means of 100, and memory in MiB over a long run."""
+    with _drawing(path, (8, 3)) as figure:
+        times, sizes = figure.subplots(1, 2)
+        count = len(seconds) // 100
+        times.plot(100 * np.arange(count), 1e3 * seconds[: 100 * count].reshape(count, 100).mean(1), color=_COLOURS[0])
+        times.set(xlabel='images', ylabel='ms per image', ylim=(0, None), title='CPU time without the network')
+        sizes.plot(memory, color=_COLOURS[3])
+        sizes.set(xlabel='images', ylabel='MiB', ylim=(0, None), title='memory of the process')

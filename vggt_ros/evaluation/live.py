@@ -51,6 +51,11 @@ class Live:
         return [sight.located or late.get(sight.frame.index) for sight in self.sights]
 
     @property
+    def positions(self) -> np.ndarray:
+        """(N, 3) published positions in the map, NaN where there are none."""
+        return np.array([np.full(3, np.nan) if one is None else one.T_map_camera[:3, 3] for one in self.published])
+
+    @property
     def at_once(self) -> float:
         """Share of the frames that were located at camera rate, of those since the first one that was."""
         located = np.array([sight.located is not None for sight in self.sights])
@@ -92,7 +97,7 @@ def drive(
         solved = None
         if begun and begun[0][0] <= number:
             _, batch = begun.pop(0)
-            solved = Solved(batch[0].index, batch[-1].index, pipeline.process(batch))
+            solved = Solved(batch[0].index, batch[-1].index, pipeline.process(batch, track=False))
         yield sight, solved
 
 

@@ -51,6 +51,24 @@ def draw_loop(
         bars.set_yticks(rows, list(errors))
 
 
+def draw_walk(T_true: np.ndarray, positions: np.ndarray, path: Path) -> None:
+    """The true path (N, 4, 4) and published positions (N, 3), NaN where there were none, aligned; in the plane in which
+    the way is longest."""
+    with _drawing(path, (6, 4)) as figure:
+        axes = figure.subplots()
+        true, known = T_true[:, :3, 3], np.isfinite(positions[:, 0])
+        scale, R, t = similarity(positions[known], true[known])
+        first, second = np.sort(np.argsort(np.ptp(true, axis=0))[1:])
+        for points, colour, width, name in (
+            (true, 'black', 4, 'truth'),
+            (scale * positions @ R.T + t, _COLOURS[0], 1, 'published'),
+        ):
+            alpha = 0.25 if name == 'truth' else 1.0
+            axes.plot(points[:, first], points[:, second], color=colour, linewidth=width, alpha=alpha, label=name)
+        axes.set(xlabel=f'{"xyz"[first]} [m]', ylabel=f'{"xyz"[second]} [m]', aspect='equal')
+        axes.legend(frameon=False)
+
+
 def draw_scale(curves: Sequence[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
     """Metres per map unit along the corridor, of each run without (relative to the beginning) and with a sensor."""
     with _drawing(path, (8, 3)) as figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vggt_ros.evaluation import rows_accuracy, rows_cost, rows_failures, rows_input
+from vggt_ros.evaluation import rows_accuracy, rows_cost, rows_failures, rows_input, rows_real
 from vggt_ros.evaluation.report import Findings, Settings
 
 ROWS: dict[str, Callable[[Settings], Findings]] = {
@@ -23,4 +23,6 @@ ROWS: dict[str, Callable[[Settings], Findings]] = {
     'missing': rows_input.missing,
     'alignment': rows_cost.alignment,
     'long_run': rows_cost.long_run,
+    'recorded': rows_real.recorded,
+    'tiny': rows_real.tiny,
 }

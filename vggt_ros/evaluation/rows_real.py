@@ -1,0 +1,115 @@
+"""Less simulation: a recorded walk whose truth drives the predictions, and the embedded network on rendered worlds."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vggt_ros import sequence as sequences
+from vggt_ros import weights
+from vggt_ros.accuracy import depth_error
+from vggt_ros.camera import pixel_grid
+from vggt_ros.evaluation import hazards, live, plots
+from vggt_ros.evaluation.live import Live
+from vggt_ros.evaluation.report import Findings, Row, Settings, median
+from vggt_ros.evaluation.scenarios import Scenario
+from vggt_ros.inference import NetworkPredictor
+from vggt_ros.synthetic.places import random_world
+from vggt_ros.synthetic.trajectory import make_trajectory
+from vggt_ros.synthetic.truth import FrameTruth, sample_depth
+from vggt_ros.synthetic.world import World
+from vggt_ros.types import Frame
+
+UNSEEN = 200_000  # worlds from this seed on are not trained on, see training/clips.py
+IMAGES = 100  # of each world, 10 a second
+PATHS = ('handheld', 'corridor', 'orbit', 'loop')
+
+
+def recorded_walk(folder: Path) -> Scenario:
+    """Pictures with their truth from a folder, see :class:`vggt_ros.sequence.FolderSequence`. Raises SequenceError."""
+    sequence = sequences.open_sequence(folder)
+    frames, truths, poses = [], [], []
+    for number, item in enumerate(sequence):
+        K = None if item.calibration is None else item.calibration.K
+        depth = sequence.read_depth(item.index)
+        T = None if sequence.trajectory is None else sequence.trajectory.pose(item.stamp)
+        if K is None or depth is None or T is None or not isinstance(item.image, sequences.RawImage):
+            raise sequences.SequenceError(f'{folder}: {item.name} has no intrinsics, no pose or no depth')
+        image = item.image.data.reshape(item.image.height, item.image.width, 3)
+        frames.append(Frame(number, item.stamp, image, K, item.frame_id))
+        truths.append(FrameTruth(T, K, depth))
+        poses.append(T)
+    return Scenario(frames, np.stack(poses), truths)
+
+
+def recorded(settings: Settings) -> Findings:
+    """Real pictures drive the corners and PnP, true poses and depth drive the simulated predictions."""
+    if settings.data is None:
+        return Findings([])
+    scenario = recorded_walk(settings.data)
+    way = np.linalg.norm(np.diff(scenario.T_world_camera[:, :3, 3], axis=0), axis=1).sum()
+    rows, pictures = [], {}
+    for stride, delay, name in ((6, 2, 'a window every 6 images'), (1, 0, 'a window for every image')):
+        seeds = settings.runs(min(settings.seeds, 3))
+        runs = [live.run_pipeline(scenario, hazards.ROUGH, seed, stride=stride, delay=delay) for seed in seeds]
+        errors = [live.error(run) for run in runs]
+        rows.append(
+            Row(
+                f'recorded walk of {way:.0f} m, {len(scenario.frames)} real pictures, {name}: ATE, '
+                'median and worst [m]; share of images located at once',
+                f'{_two([one.ate for one in errors])}; {median([run.at_once for run in runs]):.0%}',
+            )
+        )
+        pictures = {'odometry_walk.png': partial(plots.draw_walk, scenario.T_world_camera, runs[0].positions)}
+    return Findings(rows, pictures)
+
+
+def tiny(settings: Settings) -> Findings:
+    """The embedded network on worlds that it never saw."""
+    network, name = weights.load('', heads=('camera', 'depth'))
+    ates, depths, shares = [], [], []
+    for seed in settings.runs(min(settings.seeds, 8)):
+        world, number = random_world(UNSEEN + seed), seed % len(PATHS)
+        scenario = hazards.film(world, _path(world, UNSEEN + seed, number))
+        size = network.config.img_size
+        predictor = NetworkPredictor(network, image_size=size, focal_sigma=weights.EMBEDDED_FOCAL_SIGMA)
+        run = live.run_pipeline(scenario, hazards.ROUGH, seed, window=8, stride=4, predictor=predictor)
+        way = float(np.linalg.norm(np.diff(scenario.T_world_camera[:, :3, 3], axis=0), axis=1).sum())
+        ates.append(live.error(run).ate / way)
+        shares.append(float(np.mean([one is not None for one in run.published])))
+        if run.estimates:
+            depths.append(_depth_error(run))
+    count = len(ates)
+    return Findings(
+        [
+            Row(f'{name}, {count} unseen worlds: ATE over the way, median and worst', _two(ates, '{:.1%}')),
+            Row(f'{name}: AbsRel of depth after one scale a world, median and worst', _two(depths)),
+            Row(f'{name}: share of images with a pose, median', f'{median(shares):.0%}'),
+        ]
+    )
+
+
+def _path(world: World, seed: int, number: int) -> np.ndarray:
+    """(IMAGES, 4, 4) of the first kind of path, in turn, that fits into the world."""
+    for kind in (*PATHS[number:], *PATHS):
+        try:
+            return make_trajectory(world, kind, seed, IMAGES).T_world_camera
+        except RuntimeError:
+            continue
+    raise RuntimeError(f'no path fits into {world.kind} {world.seed}')
+
+
+def _depth_error(run: Live) -> float:
+    """AbsRel of all estimates after one scale."""
+    pairs = []
+    for estimate in run.estimates:
+        depth = run.scenario.truths[estimate.frame.index].depth
+        assert isinstance(depth, np.ndarray)
+        pairs.append((estimate.depth, sample_depth(depth, estimate.map.to_source(pixel_grid(estimate.map.size)))))
+    return depth_error(pairs)[0]
+
+
+def _two(values: list[float], form: str = '{:.3f}') -> str:
+    return f'{form.format(median(values))}, {form.format(max(values))}'

@@ -9,8 +9,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vggt_ros.pipeline import Pipeline, Solution
 from vggt_ros.odometry.frontend import Sight
+from vggt_ros.pipeline import Pipeline, Solution
 from vggt_ros.ros.gravity import GravityInput
 from vggt_ros.ros.inputs import Inputs
 from vggt_ros.ros.intake import FrameMaker, Incoming, Intake
@@ -24,7 +24,7 @@ class Activation:
     """Images in, sights and solutions out; ``notify`` is called when there is something to ``take``.
 
     settings: the node's parameters by name. tracks_wanted: asked on the executor, for Ctrl-C takes the context away
-    under any other thread.
+    under any other thread. on_time_jump: called when the stamps say that time began anew.
     """
 
     def __init__(
@@ -32,33 +32,25 @@ class Activation:
         node: LifecycleNode,
         settings: dict[str, Any],
         pipeline: Pipeline,
+        intake: Intake,
+        make_frame: FrameMaker,
         metric: MetricInputs,
         gravity: GravityInput,
         problems: Problems,
         notify: Callable[[], None],
         tracks_wanted: Callable[[], bool],
+        on_time_jump: Callable[[], None],
     ) -> None:
         self.statistics = Statistics()
         self.paused = False
         self._ask_tracks_wanted = tracks_wanted
+        self._on_time_jump = on_time_jump
         self._tracks_wanted = False
         self._metric, self._gravity = metric, gravity
         every, queue_size = settings['mode'] == 'every_frame', settings['queue_size']
         self._incoming: Mailbox[Incoming] = Mailbox(1, queue_size if every else None)
         self._looked: Mailbox[Looked] = Mailbox(settings['stride'], queue_size if every else None)
-        self._intake = Intake(
-            problems,
-            settings['calibration'],
-            settings['calibration_timeout'],
-            int(settings['max_time_jump'] * 1e9),
-        )
-        make_frame = FrameMaker(
-            problems,
-            settings['camera_frame'],
-            settings['calibration'] == 'required',
-            settings['image_bits'],
-            settings['rectified'],
-        )
+        self._intake = intake
         aids = Aids(
             lambda: self._tracks_wanted,
             metric.companions,
@@ -74,7 +66,6 @@ class Activation:
             problems,
             self.statistics,
             self._results,
-            self._worker.request_reset,
             every,
         )
         self._camera.start()
@@ -83,7 +74,9 @@ class Activation:
         self._inputs = Inputs(node, settings)
         metric.open(group)
         gravity.open()
-        kind, topic = (Image, 'image') if settings['image_transport'] == 'raw' else (CompressedImage, 'image/compressed')
+        kind, topic = (
+            (Image, 'image') if settings['image_transport'] == 'raw' else (CompressedImage, 'image/compressed')
+        )
         self._inputs.subscribe(kind, topic, self._on_image, 1, group)
         self._inputs.subscribe(CameraInfo, 'camera_info', self._intake.on_camera_info, 10, group)
         self.topics = [node.resolve_topic_name(topic)]
@@ -129,6 +122,7 @@ class Activation:
             return
         if self._intake.restarted:
             self._intake.restarted = False
+            self._on_time_jump()
             self.begin_epoch()
         self._tracks_wanted = self._ask_tracks_wanted()
         self.statistics.count('dropped', self._incoming.put(incoming))

@@ -30,7 +30,7 @@ class GravityInput:
         self._mode, self._base = settings['gravity'], settings['base_frame']
         if self._mode == 'base' and not self._base:
             raise LoadError('gravity: base needs the name of the level frame in base_frame')
-        self._problems, self._lookup = problems, lookup
+        self._problems, self._lookup, self._log = problems, lookup, node.get_logger()
         self._inputs = Inputs(node, settings)
         self._lock = threading.Lock()
         self._imu = ImuGravity(np.eye(3))  # down in the IMU's own frame
@@ -82,7 +82,11 @@ class GravityInput:
         self.reason = '; '.join(reasons)
         if not self._told:
             self._told = True
-            self._problems.report('gravity', f'the camera is assumed level: {self.reason}')
+            text = f'the first camera is assumed level: {self.reason}'
+            if self._mode == 'auto' and not self._base:
+                self._log.info(text)  # nobody promised anything else
+            else:
+                self._problems.report('gravity', text)
         return assumed_level()
 
     def _from_imu(self, stamp: int, camera_frame: str) -> Gravity | str:

@@ -1,13 +1,23 @@
-"""From the node's parameters to a network held ready."""
+"""From the node's parameters to a network held ready, and to what surrounds it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vggt_ros import weights
 from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, set_threads
+from vggt_ros.mapping import MapConfig
 from vggt_ros.network.checkpoint import CheckpointError
-from vggt_ros.types import DeviceError
+from vggt_ros.odometry import posegraph
+from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.metric import MetricSource
+from vggt_ros.odometry.world import WorldConfig
+from vggt_ros.pipeline import Pipeline
+from vggt_ros.ros.intake import FrameMaker, Intake
+from vggt_ros.ros.problems import Problems
+from vggt_ros.tracks import TrackerConfig
+from vggt_ros.types import DeviceError, Predictor
 
 
 class LoadError(RuntimeError):
@@ -33,3 +43,56 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
         )
     except (CheckpointError, DeviceError, ValueError) as error:
         raise LoadError(str(error)) from error
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse parameters that do not fit together. Raises LoadError."""
+    if settings['stride'] > settings['window'] - 2:
+        raise LoadError('stride must leave room for two frames of the window before: they join the windows')
+    if 'odometry' in (settings['scale_sources'] or ()) and settings['tf_mode'] in ('odom', 'full'):
+        raise LoadError(
+            f'scale_sources: with tf_mode {settings["tf_mode"]} odometry would measure what we broadcast ourselves'
+        )
+
+
+def make_pipeline(
+    predictor: Predictor, settings: dict[str, Any], sources: Sequence[MetricSource], problems: Problems
+) -> Pipeline:
+    """settings: the node's parameters by name."""
+    loops = settings['loops']
+    if loops:
+        try:
+            posegraph.require_gtsam()
+        except posegraph.GtsamMissingError as error:
+            problems.report('loops', f'loops are not closed, and a lost camera does not find back: {error}')
+            loops = False
+    return Pipeline(
+        predictor,
+        OdometryConfig(
+            window=settings['window'],
+            keyframe_distance=settings['keyframe_distance'],
+            refine=settings['refine'],
+            min_confidence=settings['min_confidence'],
+        ),
+        TrackerConfig(settings['max_tracks'], settings['min_track_score']),
+        WorldConfig(loops, settings['lost_timeout']),
+        sources,
+    )
+
+
+def make_intake(settings: dict[str, Any], problems: Problems) -> tuple[Intake, FrameMaker]:
+    """What images pass on their way in. It outlives deactivation, as the map does: stamps and indices go on."""
+    required = settings['calibration'] == 'required'
+    return (
+        Intake(
+            problems, settings['calibration'], settings['calibration_timeout'], int(settings['max_time_jump'] * 1e9)
+        ),
+        FrameMaker(problems, settings['camera_frame'], required, settings['image_bits'], settings['rectified']),
+    )
+
+
+def map_config(settings: dict[str, Any]) -> MapConfig:
+    """settings: the node's parameters by name."""
+    return MapConfig(
+        voxel=settings['map_voxel'], budget=settings['map_budget'], min_confidence=settings['map_min_confidence']
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
@@ -9,6 +11,40 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from vggt_ros.ros import compat, messages
+from vggt_ros.ros.frames import Frames
+
+
+def open_lookup(node: Node, settings: dict[str, Any]) -> Lookup | NoLookup:
+    """What the node's parameters ask for. Raises MissingPackage where it cannot do without, and tf2_ros is absent.
+
+    An IMU's mounting (gravity auto) is worth a look, but not indispensable.
+    """
+    needed = Frames.from_settings(settings).looks_up or settings['gravity'] == 'base'
+    needed = needed or 'odometry' in (settings['scale_sources'] or ())
+    if not needed and settings['gravity'] == 'level' and 'baseline' not in (settings['scale_sources'] or ()):
+        return NoLookup('no transforms are asked for')
+    try:
+        return Lookup(node)
+    except compat.MissingPackage as error:
+        if needed:
+            raise
+        return NoLookup(str(error))
+
+
+class NoLookup:
+    """Answers with the reason why there are no transforms."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __call__(self, target: str, source: str, stamp: int | None = None) -> str:
+        return self._reason
+
+    def clear(self) -> None:
+        """Nothing to forget."""
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 class Lookup:

@@ -17,7 +17,7 @@ from vggt_ros.msg import TrackArray
 from vggt_ros.resample import color_to_network
 from vggt_ros.ros.compat import point_cloud
 from vggt_ros.ros.frames import Placement
-from vggt_ros.types import Estimate, Tracks
+from vggt_ros.types import Estimate, Located, Tracks
 
 POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<f4'), ('confidence', '<f4')])
 
@@ -32,7 +32,7 @@ def ns_to_time(ns: int) -> Time:
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
-def header(estimate: Estimate, frame_id: str) -> Header:
+def header(estimate: Located, frame_id: str) -> Header:
     """The stamp of the estimate's image with a frame id."""
     return Header(stamp=ns_to_time(estimate.frame.stamp), frame_id=frame_id)
 
@@ -73,18 +73,6 @@ def from_placement(placement: Placement) -> Odometry:
         linear, angular = message.twist.twist.linear, message.twist.twist.angular
         linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = placement.velocity.tolist()
     message.twist.covariance = placement.velocity_covariance.ravel()
-    return message
-
-
-def to_odometry(estimate: Estimate, map_frame: str, camera_frame: str) -> Odometry:
-    """Pose in the map frame, twist in the camera's; an unknown twist is zero with a covariance of 1e6."""
-    message = Odometry(header=header(estimate, map_frame), child_frame_id=camera_frame)
-    message.pose.pose = to_pose(estimate.T_map_camera)
-    message.pose.covariance = estimate.covariance.ravel()
-    if estimate.velocity is not None:
-        linear, angular = message.twist.twist.linear, message.twist.twist.angular
-        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = estimate.velocity.tolist()
-    message.twist.covariance = estimate.velocity_covariance.ravel()
     return message
 
 

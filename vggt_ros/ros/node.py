@@ -1,11 +1,10 @@
-"""The lifecycle node: images in; poses, depth, clouds and tracks out.
+"""The lifecycle node: images in; poses, depth, clouds, tracks and the map out.
 
-Callbacks enqueue, one worker thread runs the network, results are published on the executor.
+Callbacks enqueue, two threads look and solve (see worker.py), results are published on the executor.
 """
 
 from __future__ import annotations
 
-import queue
 import signal
 import sys
 from collections.abc import Callable
@@ -17,28 +16,28 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from vggt_ros.msg import Status
-from vggt_ros.odometry.odometry import OdometryConfig
-from vggt_ros.pipeline import Pipeline
+from vggt_ros.odometry.frontend import Sight
+from vggt_ros.pipeline import Solution
 from vggt_ros.ros import compat, parameters
+from vggt_ros.ros.activation import Activation
 from vggt_ros.ros.diagnostics import Diagnostics
-from vggt_ros.ros.intake import FrameMaker, Incoming, Intake
-from vggt_ros.ros.loading import LoadError, load_predictor
-from vggt_ros.ros.mailbox import Mailbox
+from vggt_ros.ros.gravity import GravityInput
+from vggt_ros.ros.live_map import LiveMap
+from vggt_ros.ros.loading import LoadError, check, load_predictor, make_intake, make_pipeline, map_config
+from vggt_ros.ros.lookup import open_lookup
 from vggt_ros.ros.messages import ns_to_time
+from vggt_ros.ros.metric import MetricInputs
 from vggt_ros.ros.outputs import Outputs
 from vggt_ros.ros.problems import Problems
-from vggt_ros.ros.transforms import CameraTransform
-from vggt_ros.ros.worker import Statistics, Worker
-from vggt_ros.tracks import TrackerConfig
-from vggt_ros.types import Estimate, Predictor, State
+from vggt_ros.ros.transforms import Transforms
+from vggt_ros.ros.worker import Statistics
+from vggt_ros.types import Frame, Located, Predictor, State
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+RETRY = 0.05  # s between looks whether a transform of somebody else has come
 
 
 class VGGTNode(LifecycleNode):
@@ -53,13 +52,11 @@ class VGGTNode(LifecycleNode):
         self._load = load
         self._configured = False
         self._problems = Problems(self.get_logger())
-        self._worker: Worker | None = None
-        self._paused = False
-        self._tracks_wanted = False
-        self._epoch_published = 0
-        self._latest: Estimate | None = None
+        self._active: Activation | None = None
+        self._solution = Solution()
+        self._located: Located | None = None
+        self._latest: Frame | None = None
         self._last_status: tuple = ()
-        self._input_group = MutuallyExclusiveCallbackGroup()
         self._service_group = MutuallyExclusiveCallbackGroup()
         self._guard = self.create_guard_condition(self._publish_results)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -77,29 +74,28 @@ class VGGTNode(LifecycleNode):
         """Load the network and offer the topics; FAILURE with the reason in the log when it cannot be loaded."""
         settings = self._settings()
         try:
-            if settings['stride'] > settings['window'] - 2:
-                raise LoadError('stride must leave room for two frames of the window before: they join the windows')
+            check(settings)
             predictor = self._load(settings)
-        except LoadError as error:
+            self._lookup = open_lookup(self, settings)
+            self._outputs = Outputs(self, settings['map_frame'], settings['depth_size'] == 'source')
+            self._metric = MetricInputs(self, settings, self._problems, self._lookup)
+            self._gravity = GravityInput(self, settings, self._problems, self._lookup)
+            self._transforms = Transforms(self, settings, self._lookup, self._outputs.publish_odometry)
+        except (LoadError, compat.MissingPackage, ValueError) as error:
             self.get_logger().error(f'cannot configure: {error}')
             return FAILURE
-        self._pipeline = Pipeline(
-            predictor,
-            OdometryConfig(
-                window=settings['window'],
-                keyframe_distance=settings['keyframe_distance'],
-                refine=settings['refine'],
-                min_confidence=settings['min_confidence'],
-            ),
-            TrackerConfig(settings['max_tracks'], settings['min_track_score']),
-        )
+        self._pipeline = make_pipeline(predictor, settings, self._metric.sources, self._problems)
+        self._intake = make_intake(settings, self._problems)
+        map_frame, period = settings['map_frame'], settings['map_period']
+        self._map = LiveMap(self, self._problems, map_config(settings), map_frame, period)
         self.get_logger().info(compat.describe())
         self.get_logger().info(', '.join(f'{key}: {value}' for key, value in predictor.describe().items()))
-        self._outputs = Outputs(self, settings['map_frame'], settings['depth_size'] == 'source')
         self._diagnostics = Diagnostics(self, self._problems)
         self._statistics = Statistics()
-        self._topics: list[str] = []
-        self._timer = self.create_timer(1.0, self._report)
+        self._epoch_published = 0
+        self._timers = [self.create_timer(1.0, self._report)]
+        if self._transforms.frames.looks_up:
+            self._timers.append(self.create_timer(RETRY, lambda: self._say_tf(self._transforms.retry())))
         self._vggt_services = [
             self.create_service(Trigger, f'~/{name}', handler, callback_group=self._service_group)
             for name, handler in (('reset', self._on_reset), ('pause', self._on_pause), ('resume', self._on_resume))
@@ -108,44 +104,27 @@ class VGGTNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and start the worker."""
+        """Subscribe and start the threads."""
         settings = self._settings()
-        self._statistics = Statistics()
-        every_frame = settings['mode'] == 'every_frame'
-        self._mailbox: Mailbox[Incoming] = Mailbox(settings['stride'], settings['queue_size'] if every_frame else None)
-        self._intake = Intake(
-            self._problems,
-            settings['calibration'],
-            settings['calibration_timeout'],
-            int(settings['max_time_jump'] * 1e9),
-        )
-        self._transform = None
-        if settings['tf_mode'] == 'camera':
-            self._transform = CameraTransform(self, settings['map_frame'])
-        make_frame = FrameMaker(
-            self._problems,
-            settings['camera_frame'],
-            settings['calibration'] == 'required',
-            settings['image_bits'],
-            settings['rectified'],
-        )
-        self._paused = False
-        self._worker = Worker(
+        self._every_frame = settings['mode'] == 'every_frame'
+        self._active = Activation(
+            self,
+            settings,
             self._pipeline,
-            self._mailbox,
-            make_frame,
+            *self._intake,
+            self._metric,
+            self._gravity,
             self._problems,
-            self._statistics,
             self._guard.trigger,
-            lambda: self._tracks_wanted,
+            self._outputs.tracks_wanted,
+            self._lookup.clear,
         )
-        self._worker.start()
-        self._subscribe(settings['image_transport'], every_frame, settings['queue_size'])
+        self._statistics = self._active.statistics
         self._publish_status()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and stop the worker; map and tracks stay for the next activation."""
+        """Unsubscribe and stop the threads; map and tracks stay for the next activation."""
         self._stop()
         return super().on_deactivate(state)
 
@@ -164,141 +143,135 @@ class VGGTNode(LifecycleNode):
         self._stop()
         self._release()
 
-    def _subscribe(self, transport: str, every_frame: bool, queue_size: int) -> None:
-        # Best effort meets every camera driver; a bag that must be seen whole is asked for reliably.
-        reliability = ReliabilityPolicy.RELIABLE if every_frame else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=queue_size if every_frame else 1, reliability=reliability)
-        overrides = QoSOverridingOptions.with_default_policies()
-        kind, topic = (Image, 'image') if transport == 'raw' else (CompressedImage, 'image/compressed')
-        self._inputs = [
-            self.create_subscription(
-                kind, topic, self._on_image, qos, callback_group=self._input_group, qos_overriding_options=overrides
-            ),
-            self.create_subscription(
-                CameraInfo,
-                'camera_info',
-                lambda message: self._intake.on_camera_info(message),
-                QoSProfile(depth=10, reliability=reliability),
-                callback_group=self._input_group,
-                qos_overriding_options=overrides,
-            ),
-        ]
-        self._topics = [self._inputs[0].topic_name]
-
     def _stop(self) -> None:
-        if self._worker is None:
+        if self._active is None:
             return
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._topics = []
-        self._worker.stop()
+        self._active.stop()
         if self.context.ok():  # not after Ctrl-C: nothing can be published any more
             self._publish_results()
-        self._worker = None
-        if self._transform is not None:
-            self._transform.close()
+        self._active = None
 
     def _release(self) -> None:
         if not self._configured:
             return
         self._configured = False
-        self.destroy_timer(self._timer)
+        for timer in self._timers:
+            self.destroy_timer(timer)
         for service in self._vggt_services:
             self.destroy_service(service)
-        self._outputs.close()
-        self._diagnostics.close()
-        self._latest = None
+        for part in (self._map, self._transforms, self._lookup, self._outputs, self._diagnostics):
+            part.close()
+        self._latest = self._located = None
+        self._solution = Solution()
         del self._pipeline
-
-    # Input
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.count('received')
-        if self._paused:
-            self._statistics.count('dropped')
-            return
-        incoming = self._intake.accept(message)
-        if incoming is None:
-            self._statistics.count('refused')
-            return
-        if self._intake.restarted:
-            self._intake.restarted = False
-            self._begin_epoch()
-        # Asked here, not on the worker: Ctrl-C takes the context away, and only the executor expects that.
-        self._tracks_wanted = self._outputs.tracks_wanted()
-        self._statistics.count('dropped', self._mailbox.put(incoming))
-
-    def _begin_epoch(self) -> None:
-        self._statistics.count('dropped', self._mailbox.clear())
-        if self._worker is not None:
-            self._worker.request_reset()
 
     # Output
 
     def _publish_results(self) -> None:
-        """On the executor: publish what the worker has finished, and the status in any case."""
-        while self._worker is not None:
-            try:
-                results = self._worker.results.get_nowait()
-            except queue.Empty:
-                break
-            path_length = self.get_parameter('path_length').value
-            for result in results:
-                estimate = result.estimate
-                if estimate.epoch != self._epoch_published:
-                    self._epoch_published = estimate.epoch
-                    self._outputs.reset()
-                    if self._transform is not None:
-                        self._transform.reset()
-                self._outputs.publish(result, path_length)
-                if self._transform is not None:
-                    problem = self._transform.send(estimate, estimate.frame.frame_id)
-                    if problem:
-                        self._problems.report('tf', problem)
-                self._latest = estimate
+        """On the executor: publish what the threads have found, each with the state that belongs to it."""
+        while self._active is not None and (result := self._active.take()) is not None:
+            if isinstance(result, Sight):
+                self._publish_sight(result)
+            else:
+                self._publish_solution(result)
+            self._publish_status()
         self._publish_status()
+
+    def _publish_sight(self, sight: Sight) -> None:
+        """The camera's pose at camera rate; where every image is solved, the solutions have the better one."""
+        self._latest = sight.frame
+        if self._every_frame:
+            return
+        if sight.located is None:
+            self._say_tf(self._transforms.hold(sight.frame.stamp))
+        else:
+            self._publish_pose(sight.located)
+
+    def _publish_solution(self, solution: Solution) -> None:
+        self._solution = solution
+        if solution.epoch != self._epoch_published:
+            self._epoch_published = solution.epoch
+            self._outputs.reset()
+            self._transforms.reset()
+        self._map.add(solution)
+        self._outputs.correct_path(solution.corrections)
+        path_length = self.get_parameter('path_length').value
+        for result in solution.results:
+            if self._every_frame:
+                self._publish_pose(result.estimate)
+            self._outputs.publish_path(result.estimate, path_length)
+            self._outputs.publish_view(result)
+        if not self._every_frame:
+            for located in solution.located:
+                self._publish_pose(located)
+
+    def _publish_pose(self, located: Located) -> None:
+        if located.epoch != self._epoch_published:
+            return  # of a map that is no more, or not yet known here
+        self._located = located
+        self._outputs.publish_pose(located)
+        self._say_tf(self._transforms.send(located))
+
+    def _say_tf(self, problem: str | None) -> None:
+        if problem:
+            self._problems.report('tf', problem)
 
     def _report(self) -> None:
         """Once a second: diagnostics, and the status when it changed."""
         failure = ''
-        if self._worker is not None and not self._worker.is_alive():
-            failure = 'the worker thread died: see the log, restart the node'
-        details = {'epoch': str(self._pipeline.odometry.epoch), 'window': str(self._pipeline.odometry.config.window)}
+        if (self._active is not None and not self._active.is_alive) or not self._map.is_alive:
+            failure = 'a thread died: see the log, restart the node'
+        world = self._pipeline.odometry
+        details = {'epoch': str(world.epoch), 'window': str(world.config.window), 'gravity': world.gravity.source.name}
+        details |= {f'scale source {name}': status.describe() for name, status in world.metres.sources.items()}
         details |= self._pipeline.predictor.describe()
-        odometry = self._pipeline.odometry
-        self._diagnostics.publish(self._statistics, self._topics, self._state(), odometry.scale, failure, details)
+        topics = [] if self._active is None else self._active.topics
+        self._diagnostics.publish(self._statistics, topics, self._state(), self._solution.scale, failure, details)
         self._publish_status()
 
     def _state(self) -> State:
-        return State.PAUSED if self._paused else self._pipeline.odometry.state
+        if self._active is not None and self._active.paused:
+            return State.PAUSED
+        state = self._solution.state
+        resting = self._located is not None and self._located.state is State.STATIONARY
+        return State.STATIONARY if resting and state in (State.TRACKING, State.DEGRADED) else state
 
     def _publish_status(self) -> None:
-        """The latched status, whenever state, scale, epoch or message changed, and with every window's counters."""
-        odometry, statistics = self._pipeline.odometry, self._statistics
-        text = self._worker.state_text if self._worker is not None else ''
-        counters = (statistics.received, statistics.processed, statistics.dropped, statistics.refused)
-        key = (self._state(), odometry.scale, odometry.epoch, text, counters)
+        """The latched status, whenever state, scale, epoch, reason or counters changed."""
+        solution, statistics = self._solution, self._statistics
+        text = '; '.join(solution.reasons)
+        counters = (
+            statistics.received,
+            statistics.located,
+            statistics.processed,
+            statistics.dropped,
+            statistics.refused,
+        )
+        key = (self._state(), solution.scale, solution.epoch, text, counters)
         if key == self._last_status:
             return
         self._last_status = key
-        message = Status(epoch=odometry.epoch, state=int(self._state()), scale=int(odometry.scale), message=text)
+        message = Status(epoch=solution.epoch, state=int(key[0]), scale=int(solution.scale), message=text)
         if self._latest is not None:
-            message.header.stamp = ns_to_time(self._latest.frame.stamp)
-            message.header.frame_id = self._latest.frame.frame_id
-        message.images_received = statistics.received
-        message.images_processed = statistics.processed
-        message.images_dropped = statistics.dropped
-        message.images_refused = statistics.refused
+            message.header.stamp = ns_to_time(self._latest.stamp)
+            message.header.frame_id = self._latest.frame_id
+        (
+            message.images_received,
+            message.images_located,
+            message.images_processed,
+            message.images_dropped,
+            message.images_refused,
+        ) = counters
         message.window_latency, message.rate = float(statistics.latency), float(statistics.rate)
         self._outputs.status.publish(message)
 
     # Services
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._worker is None:
+        if self._active is None:
             response.message = 'the node is not active'
             return response
-        self._begin_epoch()
+        self._active.begin_epoch()
         response.success, response.message = True, 'the map begins anew with the next image'
         return response
 
@@ -309,15 +282,13 @@ class VGGTNode(LifecycleNode):
         return self._set_paused(False, response)
 
     def _set_paused(self, paused: bool, response: Trigger.Response) -> Trigger.Response:
-        if self._worker is None:
+        if self._active is None:
             response.message = 'the node is not active'
             return response
         response.message = 'paused' if paused else 'running'
-        if paused == self._paused:
+        if paused == self._active.paused:
             response.message += ' already'
-        self._paused = paused
-        if paused:
-            self._statistics.count('dropped', self._mailbox.clear())
+        self._active.pause(paused)
         self._publish_status()
         response.success = True
         return response

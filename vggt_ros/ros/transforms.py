@@ -8,18 +8,13 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from tf2_msgs.msg import TFMessage
 
 from vggt_ros.camera import invert
 from vggt_ros.odometry.metric import Lookup
-from vggt_ros.ros import messages
 from vggt_ros.ros.broadcaster import Broadcaster, Edge
-from vggt_ros.ros.compat import transform_broadcaster
 from vggt_ros.ros.frames import Frames, Placement, correction
-from vggt_ros.types import Estimate, Located, Scale
+from vggt_ros.types import Located, Scale
 
 MOST_WAITING = 256  # poses; at 30 Hz more than 8 s of them
 
@@ -184,47 +179,3 @@ class Transforms:
 
     def _broadcast(self, stamp: int, edges: list[Edge]) -> str | None:
         return self._broadcaster.send(stamp, edges) if self._broadcaster is not None else None
-
-
-class CameraTransform:
-    """Broadcasts map -> camera, unless /tf_static says that the camera already hangs on another frame.
-
-    A frame has one parent (REP-105): on a robot whose description places the camera, a second one would tear the tree.
-    """
-
-    def __init__(self, node: Node, map_frame: str) -> None:
-        self._map_frame = map_frame
-        self._parents: dict[str, str] = {}
-        self._broadcaster = transform_broadcaster(node)
-        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._subscription = node.create_subscription(TFMessage, '/tf_static', self._on_static, latched)
-        self._node = node
-        self._last_stamp = -1
-
-    def close(self) -> None:
-        """Stop listening to /tf_static."""
-        self._node.destroy_subscription(self._subscription)
-
-    def _on_static(self, message: TFMessage) -> None:
-        self._parents.update({t.child_frame_id: t.header.frame_id for t in message.transforms})
-
-    def send(self, estimate: Estimate, camera_frame: str) -> str | None:
-        """Broadcast the pose at the image's stamp; why not, when it was not sent. Time on /tf never goes back."""
-        parent = self._parents.get(camera_frame, self._map_frame)
-        if parent != self._map_frame:
-            return (
-                f'{camera_frame} already has the parent {parent} on /tf_static; {self._map_frame} -> {camera_frame} is '
-                f'not broadcast. Set tf_mode to none, or camera_frame to a name of its own'
-            )
-        if camera_frame == self._map_frame:
-            return f'the camera and the map have the same frame id {camera_frame}: set camera_frame or map_frame'
-        if estimate.frame.stamp > self._last_stamp:
-            self._last_stamp = estimate.frame.stamp
-            transform = TransformStamped(header=messages.header(estimate, self._map_frame), child_frame_id=camera_frame)
-            transform.transform = messages.to_transform(estimate.T_map_camera)
-            self._broadcaster.sendTransform(transform)
-        return None
-
-    def reset(self) -> None:
-        """Accept earlier stamps again (a simulation started anew)."""
-        self._last_stamp = -1

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from vggt_ros.odometry.frontend import Sight
 from vggt_ros.odometry.gravity import Gravity
@@ -62,10 +63,11 @@ class Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """A frame on its way to the network. received: monotonic seconds."""
+    """A frame on its way to the network. received: monotonic seconds. epoch: how often the map has begun anew."""
 
     frame: Frame
     received: float
+    epoch: int
 
 
 class Results:
@@ -113,7 +115,6 @@ class CameraThread(threading.Thread):
         problems: Problems,
         statistics: Statistics,
         results: Results,
-        begin_epoch: Callable[[], None],
         every: bool,
     ) -> None:
         super().__init__(name='vggt_camera', daemon=True)
@@ -123,14 +124,14 @@ class CameraThread(threading.Thread):
         self._problems = problems
         self._statistics = statistics
         self._results = results
-        self._begin_epoch = begin_epoch
         self._every = every
         self._reset = threading.Event()
+        self._epoch = 0
         self._size: tuple[int, int] | None = None
 
     def request_reset(self) -> None:
-        """Begin a new epoch before the next image."""
-        self._statistics.count('dropped', self._incoming.clear())
+        """Forget what waits, and begin a new epoch with the next image."""
+        self._statistics.count('dropped', self._incoming.clear() + self._outgoing.clear())
         self._reset.set()
 
     def stop(self) -> None:
@@ -157,13 +158,12 @@ class CameraThread(threading.Thread):
         if self._reset.is_set():
             self._reset.clear()
             self._pipeline.front.reset()
-            self._statistics.count('dropped', self._outgoing.clear())
-            self._begin_epoch()
+            self._epoch += 1
         sight = self._pipeline.look(frame)
         self._statistics.count('located', sight.located is not None)
         self._results.put(sight)
         if self._every or self._pipeline.due(sight):
-            self._statistics.count('dropped', self._outgoing.put(Looked(frame, received)))
+            self._statistics.count('dropped', self._outgoing.put(Looked(frame, received, self._epoch)))
         else:
             self._statistics.count('dropped')
 
@@ -198,12 +198,8 @@ class Worker(threading.Thread):
         self._statistics = statistics
         self._results = results
         self._aids = aids
-        self._reset = threading.Event()
+        self._epoch = 0
         self._unanswered = 0  # frames given to the pipeline that have neither come back nor been refused
-
-    def request_reset(self) -> None:
-        """Begin a new epoch before the next window."""
-        self._reset.set()
 
     def stop(self) -> None:
         """End the thread and wait for it; at most the window in progress is still solved."""
@@ -212,17 +208,21 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while (batch := self._mailbox.take()) is not None:
-            if self._reset.is_set():
-                self._reset.clear()
-                self._pipeline.begin_epoch()
-                self._statistics.count('dropped', self._unanswered)
-                self._unanswered = 0
-            solution = self._solve([looked.frame for looked in batch])
-            self._statistics.count('refused', solution.refused)
-            self._unanswered -= solution.refused + len(solution.results)
-            if solution.results:
-                self._statistics.window_done(batch[-1].received, len(solution.results))
-            self._results.put(solution)
+            for _, same in groupby(batch, lambda looked: looked.epoch):
+                self._process(list(same))
+
+    def _process(self, batch: list[Looked]) -> None:
+        if batch[0].epoch != self._epoch:
+            self._epoch = batch[0].epoch
+            self._pipeline.begin_epoch()
+            self._statistics.count('dropped', self._unanswered)
+            self._unanswered = 0
+        solution = self._solve([looked.frame for looked in batch])
+        self._statistics.count('refused', solution.refused)
+        self._unanswered -= solution.refused + len(solution.results)
+        if solution.results:
+            self._statistics.window_done(batch[-1].received, len(solution.results))
+        self._results.put(solution)
 
     def _solve(self, frames: list[Frame]) -> Solution:
         self._unanswered += len(frames)

@@ -104,7 +104,7 @@ def optimise(
     pinned = min(start, default=None) if pinned is None else pinned
     _check(start, edges, pinned, fixed_scale)
     assert pinned is not None
-    gtsam = _gtsam()
+    gtsam = require_gtsam()
     group = _Rigid(gtsam) if fixed_scale else _Scaled(gtsam)
 
     values = gtsam.Values()
@@ -291,8 +291,8 @@ def _check(nodes: Mapping[int, Similarity], edges: Sequence[Edge], pinned: int |
         )
 
 
-def _gtsam() -> ModuleType:
-    """GTSAM, imported where it is needed; 4.2 crashes the process with NumPy 2."""
+def require_gtsam() -> ModuleType:
+    """GTSAM, imported where it is needed; 4.2 crashes the process with NumPy 2. Raises GtsamMissingError."""
     try:
         found = version('gtsam')
         import gtsam

@@ -99,6 +99,11 @@ class SourceStatus:
         default_factory=deque, repr=False
     )  # (window, log-scale) rejected in a row
 
+    def describe(self) -> str:
+        """For a person."""
+        history = f'{self.accepted} accepted, {self.rejected} rejected'
+        return f'{self.verdict.name.lower()}; {history}' + (f'; {self.reason}' if self.reason else '')
+
 
 @dataclass(frozen=True)
 class ScaleConfig:

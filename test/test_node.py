@@ -23,6 +23,8 @@ from vggt_ros.msg import Status, TrackArray
 from exact import SIZE, ExactPredictor, K, depth_of, walk
 from harness import START, Rig, image_message, info_message, poses, stamp_of, stamps, wait_until, zero_time
 from vggt_ros import camera
+from vggt_ros.evaluation.runs import ate
+from vggt_ros.evaluation.scenarios import room_loop
 from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.ros.images import fill_image
 from vggt_ros.ros.loading import LoadError
@@ -544,3 +546,47 @@ def test_live_mode_takes_the_newest_and_counts_the_rest():
         assert wait_until(lambda: stamps(tracks)[-1:] == [stamp_of(29)])
         assert stamps(tracks) == sorted(stamps(tracks))
         assert stamps(tracks)[0] >= START
+
+
+def test_in_live_mode_every_image_has_a_pose_while_the_network_is_at_work():
+    """A network that takes three images' time; the corners of rendered pictures carry its depth on."""
+    scenario = room_loop(240, pictures=True, stop=40)
+    truth = {stamp_of(frame.index): T for frame, T in zip(scenario.frames, scenario.T_world_camera, strict=True)}
+
+    class Slow(ExactPredictor):
+        def predict(self, frames, depth=None, queries=None):
+            time.sleep(0.15)
+            return super().predict(frames, depth, queries)
+
+    def message(frame):
+        image = Image()
+        fill_image(image, frame.image, 'rgb8')
+        image.header.stamp, image.header.frame_id = ns_to_time(stamp_of(frame.index)), 'eye'
+        return image
+
+    with Rig(Slow(truth, longest=224, K=scenario.frames[0].K), mode='live', refine=True) as rig:
+        odometry = rig.listen(Odometry, '/vggt/odometry')
+        tf = rig.listen(TFMessage, '/tf')
+        status = rig.listen(Status, '/vggt/status', latched=True)
+        rig.connected()
+        rig.info.publish(info_message(0, scenario.frames[0].K, (224, 168)))
+        time.sleep(0.2)
+        for frame in scenario.frames:
+            rig.send(message(frame))
+            time.sleep(0.08)
+        assert rig.settled()
+        assert wait_until(lambda: odometry and stamps(odometry)[-1] == stamp_of(39))
+        assert wait_until(lambda: status[-1].images_processed + status[-1].images_dropped == 40)
+    found = stamps(odometry)
+    assert found == sorted(set(found))  # no time goes back, no image has two poses
+    assert found == stamps([t for m in tf for t in m.transforms])
+    assert len(found) > 30
+    assert status[-1].images_located >= 25
+    assert status[-1].images_processed < 30  # the network has not seen them all
+    poses_found = np.stack([matrix(t.transform) for m in tf for t in m.transforms])
+    true = np.stack([truth[stamp] for stamp in found])
+    error, scale = ate(poses_found, true)
+    assert error < 0.02
+    steps = np.linalg.norm(np.diff(poses_found[:, :3, 3], axis=0), axis=1) * scale
+    assert steps.max() < 4 * np.median(steps)
+    assert {m.epoch for m in status} == {0}

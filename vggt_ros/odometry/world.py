@@ -246,27 +246,33 @@ class World:
         lost.query = prediction.descriptor[window.new_slots[-1]]
         try:
             estimates = lost.own.update(window, prediction, corners, hints)
-            lost.added += lost.own.added
-            decision, evidence = self._look_around(lost.own, window, prediction)
         except (AlignmentError, PredictionError) as error:
             self._recognition.doubt()
             if lost.own.latest is None or lost.own.state is State.LOST:
                 lost.own, lost.added = Odometry(self.config), []
             self.reasons = (f'lost: {error}',)
             raise LostError(self.reasons[0]) from error
-        if decision.verdict is Verdict.ACCEPT:
-            return [self._found(lost.own, estimates[-1], decision.correction, evidence)]
+        lost.added += lost.own.added
+        reason = 'no place in the map looks like it'
+        if window.guests:
+            try:
+                decision, evidence = self._look_around(lost.own, window, prediction)
+            except AlignmentError as error:
+                self._recognition.doubt()
+                reason = str(error)
+            else:
+                if decision.verdict is Verdict.ACCEPT:
+                    return [self._found(lost.own, estimates[-1], decision.correction, evidence)]
+                reason = '; '.join(decision.reasons)
         if self._config.lost_timeout and newest.stamp - lost.since > self._config.lost_timeout * 1e9:
             return self._begin_anew(lost, estimates)
-        self.reasons = (f'lost: {"; ".join(decision.reasons)}',)
+        self.reasons = (f'lost: {reason}',)
         raise LostError(self.reasons[0])
 
     def _look_around(self, own: Odometry, window: Window, prediction: WindowPrediction) -> tuple[Decision, Evidence]:
         """Whether the guests show where the camera is. Raises AlignmentError."""
         assert own.latest is not None
         assert own.placed is not None
-        if not window.guests:
-            raise AlignmentError('no place in the map looks like it')
         return self._recognition.judge(
             window, prediction, self.keyframes, own.keyframes, own.latest, own.placed.alignment, None
         )

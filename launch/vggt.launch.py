@@ -1,4 +1,4 @@
-"""Camera in; TF, depth, clouds and tracks out. ``ros2 launch vggt_ros vggt.launch.py --show-args`` lists the arguments.
+"""Camera in; TF, depth, clouds, map and tracks out. ``ros2 launch vggt_ros vggt.launch.py --show-args`` lists the arguments.
 
 The node activates itself (parameter ``autostart``); ``autostart:=false`` leaves that to a lifecycle manager.
 """
@@ -30,7 +30,12 @@ ARGUMENTS = {
     'params_file': (str(SHARE / 'config' / 'vggt.yaml'), 'YAML file of parameters; the arguments below override it'),
     'weights': ('', 'checkpoint file or hub id such as facebook/VGGT-1B; empty: the embedded network'),
     'device': ('auto', 'auto, cpu, cuda, cuda:1, ...'),
-    'tf_mode': ('camera', 'camera: broadcast map -> camera; none'),
+    'tf_mode': ('camera', 'camera, odom, map, full or none: which transforms are broadcast, see docs/frames.md'),
+    'odom_frame': ('odom', 'frame in which the robot moves without jumps'),
+    'base_frame': ('', "root of the robot's own frames (base_footprint, base_link); empty: the camera itself"),
+    'scale_sources': ("['']", "who knows metres, a list: ['depth'], ['odometry', 'height'], ..., see docs/scale.md"),
+    'depth_registered': ('depth_registered', 'depth image registered to the camera, for scale source depth'),
+    'imu': ('imu', 'IMU that tells which way is down'),
     'autostart': ('true', 'configure and activate at start'),
     'use_sim_time': ('false', 'time from /clock; image stamps are used as they come either way'),
     'rviz': ('false', 'open RViz with config/vggt.rviz'),
@@ -42,6 +47,9 @@ PARAMETERS = {
     'weights': str,
     'device': str,
     'tf_mode': str,
+    'odom_frame': str,
+    'base_frame': str,
+    'scale_sources': list[str],
     'autostart': bool,
     'use_sim_time': bool,
 }
@@ -72,6 +80,7 @@ def generate_launch_description() -> LaunchDescription:
             ('image', image),
             ('image/compressed', PathJoinSubstitution([image, 'compressed'])),
             ('camera_info', camera_info),
+            *((topic, LaunchConfiguration(topic)) for topic in ('depth_registered', 'imu')),
         ],
         arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
         additional_env=large_shared_memory(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vggt_ros import camera
-from vggt_ros.types import Frame, TrackPrediction, WindowPrediction
+from vggt_ros.types import Accuracy, Frame, TrackPrediction, WindowPrediction
 
 ROOM = np.array([[-4.0, -3.0, 0.0], [4.0, 3.0, 3.0]])  # metres, z up
 K = np.array([[110.0, 0, 79.5], [0, 110.0, 59.5], [0, 0, 1]])
@@ -56,7 +56,7 @@ class ExactPredictor:
     poses: stamp -> T_world_camera. spoil: called with every prediction's fields, to break them.
     """
 
-    focal_sigma = 0.0
+    accuracy = Accuracy()
 
     def __init__(self, poses, longest=126, spoil=None, K=K):
         self.poses, self.longest, self.spoil, self.K = poses, longest, spoil, K

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from vggt_ros import camera
 from vggt_ros.network import VGGT
-from vggt_ros.types import DeviceError, Frame, TrackPrediction, WindowPrediction, WindowTooLargeError
+from vggt_ros.types import Accuracy, DeviceError, Frame, TrackPrediction, WindowPrediction, WindowTooLargeError
 
 
 @dataclass(eq=False)
@@ -41,7 +41,7 @@ class NetworkPredictor:
     image_size: longest side of the network's image in pixels, a multiple of the patch size.
     cache_bytes: budget of the per-frame cache; the least recently used frames leave first. 0 turns it off.
     track_iterations: refinement steps of the tracker.
-    focal_sigma: relative standard deviation of the focal lengths that this network predicts.
+    accuracy: how exact this network is; by default VGGT-1B.
     precision: 'float32', or 'bfloat16' for the aggregator's matrices (all heads stay float32).
     """
 
@@ -55,7 +55,7 @@ class NetworkPredictor:
         image_size: int = 518,
         cache_bytes: int = 1 << 30,
         track_iterations: int = 4,
-        focal_sigma: float = 0.02,
+        accuracy: Accuracy | None = None,
     ) -> None:
         self.name = name
         self.device = torch.device(device)
@@ -68,7 +68,7 @@ class NetworkPredictor:
         self.image_size = image_size
         self.cache_bytes = cache_bytes
         self.track_iterations = track_iterations
-        self.focal_sigma = focal_sigma
+        self.accuracy = accuracy or Accuracy()
         self._cache: OrderedDict[int, _CachedFrame] = OrderedDict()
         camera.fit((image_size, image_size), image_size, self.patch)  # refuses an impossible image_size early
 

@@ -17,6 +17,7 @@ from vggt_ros.odometry.focal import FocalCheck
 from vggt_ros.odometry.frontend import FrontEnd, Sight
 from vggt_ros.odometry.gravity import Gravity, GravitySource
 from vggt_ros.odometry.metric import MetricSource, Solved
+from vggt_ros.odometry.quality import Gates
 from vggt_ros.odometry.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
 from vggt_ros.tracks import Tracker, TrackerConfig
@@ -81,12 +82,12 @@ class Pipeline:
         sources: Sequence[MetricSource] = (),
     ) -> None:
         self.predictor = predictor
-        self.odometry = World(odometry, world)
+        self.odometry = World(odometry or OdometryConfig(gates=Gates.of(predictor.accuracy)), world)
         self.front = FrontEnd()
         self.tracker = Tracker(tracker)
         self.sources = sources
         self.window_seconds = 0.0
-        self._focal = FocalCheck(predictor.focal_sigma)
+        self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
         self._processed = 0  # stamp of the newest frame that was given to ``process``
 

@@ -169,13 +169,24 @@ class DeviceError(RuntimeError):
     """The device (a GPU, as a rule) does not answer any more; only a new process can use it again."""
 
 
-class Predictor(Protocol):
-    """Anything that looks at a window: the network held ready, or a simulation of it.
+@dataclass(frozen=True)
+class Accuracy:
+    """Standard deviations of what a network predicts; the defaults are those assumed for VGGT-1B.
 
-    focal_sigma: relative standard deviation of the focal length that it predicts.
+    rotation: rad, of a frame in its window. translation: likewise, share of the median depth. depth: log, of one frame
+    in its window. focal: relative.
     """
 
-    focal_sigma: float
+    rotation: float = float(np.radians(0.25))
+    translation: float = 0.006
+    depth: float = 0.015
+    focal: float = 0.02
+
+
+class Predictor(Protocol):
+    """Anything that looks at a window: the network held ready, or a simulation of it."""
+
+    accuracy: Accuracy
 
     def pixel_map(self, size: tuple[int, int]) -> PixelMap:
         """How source images of this (width, height) become the predictor's."""

@@ -17,6 +17,7 @@ from vggt_ros.evaluation import runs
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.frontend import Sight
+from vggt_ros.odometry.quality import Gates
 from vggt_ros.pipeline import Pipeline, Solution
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
@@ -112,7 +113,8 @@ def run_pipeline(
 ) -> Live:
     """All frames through a pipeline of its own. predictor: in place of a simulated network with these errors."""
     network = predictor or SimulatedNetwork(scenario.truths, errors, seed, runs.LONGEST)
-    pipeline = Pipeline(network, OdometryConfig(window=window, anchor_depths=window))
+    gates = Gates.of(network.accuracy)
+    pipeline = Pipeline(network, OdometryConfig(window=window, anchor_depths=window, gates=gates))
     sights, solutions = [], []
     for sight, solved in drive(pipeline, scenario.frames, stride, delay):
         sights.append(sight)

@@ -54,7 +54,7 @@ class _Timed:
     """A predictor, and the CPU seconds that it has used."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.predictor, self.focal_sigma, self.seconds = predictor, predictor.focal_sigma, 0.0
+        self.predictor, self.accuracy, self.seconds = predictor, predictor.accuracy, 0.0
         self.pixel_map, self.describe = predictor.pixel_map, predictor.describe
 
     def predict(self, *arguments, **options) -> WindowPrediction:

@@ -74,7 +74,7 @@ def tiny(settings: Settings) -> Findings:
         world, number = random_world(UNSEEN + seed), seed % len(PATHS)
         scenario = hazards.film(world, _path(world, UNSEEN + seed, number))
         size = network.config.img_size
-        predictor = NetworkPredictor(network, image_size=size, focal_sigma=weights.EMBEDDED_FOCAL_SIGMA)
+        predictor = NetworkPredictor(network, image_size=size, accuracy=weights.EMBEDDED_ACCURACY)
         run = live.run_pipeline(scenario, hazards.ROUGH, seed, window=8, stride=4, predictor=predictor)
         way = float(np.linalg.norm(np.diff(scenario.T_world_camera[:, :3, 3], axis=0), axis=1).sum())
         ates.append(live.error(run).ate / way)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 
 from vggt_ros.odometry.alignment import Alignment
 from vggt_ros.odometry.anchors import Keyframe, covisibility
+from vggt_ros.types import Accuracy
 
 
 class Quality(IntEnum):
@@ -39,6 +40,21 @@ class Gates:
     rejected: int = 3
     anchors: int = 2
     linked: float = 0.15
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> Gates:
+        """The bounds above, as they stand to the accuracy of VGGT-1B, for a network of another accuracy."""
+        usual, gates = Accuracy(), cls()
+        rotation = max(1.0, accuracy.rotation / usual.rotation)
+        depth = max(1.0, accuracy.depth / usual.depth)
+        return replace(
+            gates,
+            translation=gates.translation * max(1.0, accuracy.translation / usual.translation),
+            rotation=gates.rotation * rotation,
+            scale=gates.scale * depth,
+            inliers=gates.inliers / depth,
+            turn=gates.turn * rotation,
+        )
 
 
 def assess(

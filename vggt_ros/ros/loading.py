@@ -12,6 +12,7 @@ from vggt_ros.network.checkpoint import CheckpointError
 from vggt_ros.odometry import posegraph
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.metric import MetricSource
+from vggt_ros.odometry.quality import Gates
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.intake import FrameMaker, Intake
@@ -39,7 +40,7 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
             precision=precision,
             image_size=settings['image_size'] or network.config.img_size,
             cache_bytes=settings['cache_size'] << 20,
-            focal_sigma=weights.FOCAL_SIGMA if settings['weights'] else weights.EMBEDDED_FOCAL_SIGMA,
+            accuracy=weights.accuracy(settings['weights']),
         )
     except (CheckpointError, DeviceError, ValueError) as error:
         raise LoadError(str(error)) from error
@@ -73,6 +74,7 @@ def make_pipeline(
             keyframe_distance=settings['keyframe_distance'],
             refine=settings['refine'],
             min_confidence=settings['min_confidence'],
+            gates=Gates.of(predictor.accuracy),
         ),
         TrackerConfig(settings['max_tracks'], settings['min_track_score']),
         WorldConfig(loops, settings['lost_timeout']),

@@ -15,7 +15,7 @@ from vggt_ros.camera import PixelMap, fit, pixel_grid
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.synthetic.window import SimulatedWindow
-from vggt_ros.types import Frame, WindowPrediction
+from vggt_ros.types import Accuracy, Frame, WindowPrediction
 
 DESCRIPTOR_SIZE = 128
 
@@ -39,7 +39,12 @@ class SimulatedNetwork:
         self.truth = truth if callable(truth) else truth.__getitem__
         self.errors = ErrorModel() if errors is None else errors
         self.seed, self.longest, self.multiple = seed, longest, multiple
-        self.focal_sigma = float(np.hypot(self.errors.focal_window, self.errors.focal_frame))
+        self.accuracy = Accuracy(
+            np.radians(self.errors.rotation),
+            self.errors.translation,
+            self.errors.depth_frame,
+            float(np.hypot(self.errors.focal_window, self.errors.focal_frame)),
+        )
         self.notes: tuple[str, ...] = ()
         self._depth: dict[tuple, np.ndarray] = {}
 

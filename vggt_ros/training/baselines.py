@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from vggt_ros.camera import PixelMap
-from vggt_ros.types import Frame, TrackPrediction, WindowPrediction
+from vggt_ros.types import Accuracy, Frame, TrackPrediction, WindowPrediction
 
 _FOV = 70.0  # degrees
 _RATIO = 0.8  # Lowe's
@@ -22,7 +22,7 @@ class Still:
     """A predictor for which no camera moves, everything is equally far, and points stay where they are."""
 
     def __init__(self, pixel_map: Callable[[tuple[int, int]], PixelMap]) -> None:
-        self.pixel_map = pixel_map
+        self.pixel_map, self.accuracy = pixel_map, Accuracy()
 
     def describe(self) -> dict[str, str]:
         """What it is, for people."""

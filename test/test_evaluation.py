@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.evaluation import hazards, live, rows_cost, runs
+from vggt_ros.evaluation import hazards, live, runs
 from vggt_ros.evaluation.report import Row, Settings, at_most, put, table
 from vggt_ros.evaluation.scenarios import PERIOD, SIZE, K, Scenario, room_loop
 from vggt_ros.types import Frame, Located, Scale, State

@@ -53,6 +53,7 @@ class Gates:
             rotation=gates.rotation * rotation,
             scale=gates.scale * depth,
             inliers=gates.inliers / depth,
+            linked=gates.linked / depth,
             turn=gates.turn * rotation,
         )
 

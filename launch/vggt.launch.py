@@ -1,4 +1,4 @@
-"""Camera in; TF, depth, clouds, map and tracks out. ``ros2 launch vggt_ros vggt.launch.py --show-args`` lists the arguments.
+"""Camera in; TF, depth, clouds, map and tracks out. ``ros2 launch vggt_ros vggt.launch.py --show-args`` tells more.
 
 The node activates itself (parameter ``autostart``); ``autostart:=false`` leaves that to a lifecycle manager.
 """

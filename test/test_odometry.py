@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from vggt_ros import camera
-from vggt_ros.odometry.alignment import AlignmentError, Anchor, align
+from vggt_ros.odometry.alignment import AlignmentError, Anchor, align, log_distance_ratio
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.robust import geometric_median, huber_mean, weighted_median
@@ -215,6 +215,33 @@ def test_scale_is_unbiased_under_noise_in_either_direction():
         back.append(np.log(align(swapped).similarity.scale * 1.7))
     np.testing.assert_allclose(forth, -np.array(back), atol=2e-3)
     assert abs(np.mean(forth)) < 3 * np.std(forth) / np.sqrt(30) + 1e-4
+
+
+def test_distances_between_cameras_tell_the_scale_better_than_noisy_depth():
+    """Six cameras 1 m apart, positions to 1 cm: the scale to 0.3 %, whatever the depth says; unbiased either way."""
+    found, told, alone = [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        T_map = np.tile(np.eye(4), (6, 1, 1))
+        T_map[:, 0, 3] = np.arange(6)
+        T_window = T_map.copy()
+        T_window[:, :3, 3] = (T_map[:, :3, 3] + rng.normal(0, 0.01, (6, 3))) / 1.7
+        wrong = np.exp(rng.normal(0, 0.015))  # the depth of this window against its poses
+        anchors = [
+            Anchor(
+                a, b, np.full((40, 40), 3.0), np.full((40, 40), 3.0 / 1.7 * wrong), np.ones((40, 40)), np.ones((40, 40))
+            )
+            for a, b in zip(T_map, T_window, strict=True)
+        ]
+        alignment = align(anchors, position_sigma=0.01)
+        found.append(np.log(alignment.similarity.scale / 1.7))
+        told.append(alignment.scale_sigma)
+        alone.append(np.log(align(anchors).similarity.scale / 1.7))
+    assert np.std(found) < 0.4 * np.std(alone)
+    assert abs(np.mean(found)) < 0.002
+    assert 0.5 < np.std(found) / np.mean(told) < 1.5
+    # Cameras in one place say nothing about scale.
+    assert log_distance_ratio(T_map * 0 + np.eye(4), T_map * 0 + np.eye(4), np.ones(6), 0.01) is None
 
 
 def test_alignment_says_why_it_cannot():

@@ -1,8 +1,9 @@
 """Where a window lies in the map: a robust closed-form Sim(3) from the frames that both know.
 
-Scale comes from the ratio of depths on the same pixels, rotation and translation from the poses of the shared frames.
-Least-squares scale (Umeyama 1991) is never used: noise in its source shrinks every window a little, and a chain of
-windows collapses; a median of log ratios is symmetric in map and window.
+Scale comes from the ratio of depths on the same pixels and from the ratio of the distances between the shared cameras,
+by how exact either is; rotation and translation come from the poses of the shared frames. Least-squares scale (Umeyama
+1991) is never used: noise in its source shrinks every window a little, and a chain of windows collapses; a median of
+log ratios is symmetric in map and window.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ EDGE = 0.05  # |d log z| between neighbours beyond which a pixel lies on a depth
 CONFIDENT = 0.25  # share of the least confident pixels that is left out
 STRIDE = 8  # pixels between samples: neighbours are not independent
 SCALE_HUBER = 0.03  # log units
+COMMON_DEPTH = 0.015  # standard deviation of the log depth that all frames of a window share, against its poses
 
 
 class AlignmentError(ValueError):
@@ -108,10 +110,36 @@ def log_depth_ratio(anchor: Anchor) -> tuple[float, float, float] | None:
     return median, 1.48 * float(np.median(residual)), float(np.mean(residual < 0.05))
 
 
-def align(anchors: Sequence[Anchor], scale_prior: float | None = None) -> Alignment:
+def log_distance_ratio(
+    T_map: np.ndarray, T_window: np.ndarray, shares: np.ndarray, position_sigma: float
+) -> tuple[float, float] | None:
+    """Mean log of the ratio of the distances between the shared cameras, in the map over in the window, and its sigma.
+
+    T_map, T_window: (K, 4, 4). shares: (K,) what part of a residual's variance is the window's own. position_sigma: of
+    one camera in its window, per axis, map units. A pair of cameras counts as the square of its distance; the sigma is
+    that of a scale fitted to K points. None where the cameras stand so close together that noise would lengthen what
+    lies between them.
+    """
+    first, second = np.triu_indices(len(T_map), 1)
+    map_distance, window_distance = (
+        np.linalg.norm(T[first, :3, 3] - T[second, :3, 3], axis=1) for T in (T_map, T_window)
+    )
+    apart = map_distance > 5 * position_sigma
+    if not apart.any() or not (window_distance[apart] > 0).all():
+        return None
+    ratio = np.log(map_distance[apart] / window_distance[apart])
+    mean, _ = huber_mean(ratio, map_distance[apart] ** 2, SCALE_HUBER)
+    spread = ((T_map[:, :3, 3] - T_map[:, :3, 3].mean(0)) ** 2).sum()
+    return mean, float(position_sigma / np.sqrt(shares.mean() * spread))
+
+
+def align(
+    anchors: Sequence[Anchor], scale_prior: float | None = None, position_sigma: float | None = None
+) -> Alignment:
     """The similarity that takes the window's poses and depths to the map's.
 
-    scale_prior: used when no anchor has depth on both sides.
+    scale_prior: used when no anchor has depth on both sides. position_sigma: of one camera in its window, per axis, map
+    units; None: distances between cameras have no say in the scale.
     Raises AlignmentError when there is no anchor, a pose is not finite, or nothing tells the scale.
     """
     if not anchors:
@@ -134,6 +162,14 @@ def align(anchors: Sequence[Anchor], scale_prior: float | None = None) -> Alignm
         log_scale, scale_sigma, inliers = float(np.log(scale_prior)), 0.1, 0.0
     else:
         raise AlignmentError('no shared frame has depth on both sides: the scale is unknown')
+    distances = None
+    if position_sigma is not None:
+        distances = log_distance_ratio(T_map, T_window, shares, position_sigma)
+    if distances is not None:
+        variances = np.array([scale_sigma**2 + COMMON_DEPTH**2, distances[1] ** 2])
+        weights = 1 / variances / (1 / variances).sum()
+        log_scale = float(weights @ [log_scale, distances[0]])
+        scale_sigma = float(np.sqrt(1 / (1 / variances).sum()))
     scale = float(np.exp(log_scale))
 
     rotations = Rotation.from_matrix(T_map[:, :3, :3] @ np.swapaxes(T_window[:, :3, :3], 1, 2))

@@ -200,7 +200,8 @@ class Odometry:
         anchors = self._anchors(window)
         alignment, quality = first_alignment(self.gravity.R_map_camera0), Quality.GOOD
         if anchors:
-            alignment = align_keyframes(anchors, range(len(anchors)), prediction, float(np.exp(self.log_scale)))
+            scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
+            alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
             quality = self._judge(alignment, prediction, anchors, window, hints)
         if self.metres.locked:
             alignment = in_metres(alignment, self.metres.factor)

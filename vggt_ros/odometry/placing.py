@@ -92,9 +92,13 @@ def first_alignment(R_map_camera: np.ndarray) -> Alignment:
 
 
 def align_keyframes(
-    keyframes: Sequence[Keyframe], slots: Sequence[int], prediction: WindowPrediction, scale_prior: float | None = None
+    keyframes: Sequence[Keyframe],
+    slots: Sequence[int],
+    prediction: WindowPrediction,
+    scale_prior: float | None = None,
+    position_sigma: float | None = None,
 ) -> Alignment:
-    """Where the window lies by these keyframes, each in its slot. scale_prior: see :func:`alignment.align`."""
+    """Where the window lies by these keyframes, each in its slot; the rest is as for :func:`alignment.align`."""
     return align(
         [
             Anchor(
@@ -110,6 +114,7 @@ def align_keyframes(
             for slot, keyframe in zip(slots, keyframes, strict=True)
         ],
         scale_prior=scale_prior,
+        position_sigma=position_sigma,
     )
 
 

@@ -219,6 +219,24 @@ def test_standstill_is_seen_and_does_not_move(scenario):
     assert not any(one.velocity.any() for one in held)
 
 
+def test_a_large_thing_that_moves_is_said(scenario):
+    """The left half of the picture travels with the camera: the corners do not agree on one motion."""
+    front = FrontEnd()
+    for frame in scenario.frames[:3]:
+        front.look(frame)
+    assert front.solved(solution(scenario, 2))
+    whole = front.look(scenario.frames[3]).located
+    assert whole.state is State.TRACKING
+    states = []
+    for frame in scenario.frames[4:12]:
+        image = frame.image.copy()
+        image[:, :100] = scenario.frames[3].image[:, :100]
+        sight = front.look(replace(frame, image=image))
+        states.append(sight.located and sight.located.state)
+    assert State.DEGRADED in states
+    assert State.TRACKING not in states[states.index(State.DEGRADED) :]
+
+
 def test_reset_forgets_everything(scenario):
     front = FrontEnd()
     for frame in scenario.frames[:3]:

@@ -22,6 +22,7 @@ from vggt_ros.types import Estimate, Frame, Located, State
 
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
 HISTORY = 256  # images that are remembered
+AGREED = 0.75  # share of the points below which something else moves, and nobody knows which of the two stands still
 _FIELD_OF_VIEW = np.radians(60.0)  # of an uncalibrated camera before the network has said anything
 
 
@@ -161,14 +162,15 @@ class FrontEnd:
             T_map_before = estimate.T_map_camera @ T_before
             rate, rate_covariance = velocity(T_map_before, pose.T_map_camera, nanoseconds, pose.motion_covariance)
         self._T_reference_before = pose.T_reference_camera
+        doubted = pose.share < AGREED and estimate.state is State.TRACKING
         return Located(
             frame=frame,
             T_map_camera=pose.T_map_camera,
             T_odom_camera=T_odom,
-            covariance=pose.covariance,
+            covariance=pose.covariance * (4.0 if doubted else 1.0),
             velocity=rate,
-            velocity_covariance=rate_covariance,
-            state=estimate.state,
+            velocity_covariance=rate_covariance * (4.0 if doubted else 1.0),
+            state=State.DEGRADED if doubted else estimate.state,
             scale=estimate.scale,
             epoch=estimate.epoch,
         )

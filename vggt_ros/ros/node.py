@@ -232,9 +232,11 @@ class VGGTNode(LifecycleNode):
     def _state(self) -> State:
         if self._active is not None and self._active.paused:
             return State.PAUSED
-        state = self._solution.state
-        resting = self._located is not None and self._located.state is State.STATIONARY
-        return State.STATIONARY if resting and state in (State.TRACKING, State.DEGRADED) else state
+        state, located = self._solution.state, self._located
+        # What the camera's thread says is newer, unless the network has lost the place altogether.
+        if located is not None and located.state in (State.STATIONARY, State.DEGRADED):
+            return located.state if state in (State.TRACKING, State.DEGRADED) else state
+        return state
 
     def _publish_status(self) -> None:
         """The latched status, whenever state, scale, epoch, reason or counters changed."""

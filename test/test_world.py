@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,36 @@ def test_when_nothing_is_recognised_in_time_a_new_map_begins():
 def test_without_recognition_a_lost_camera_begins_anew_as_well():
     told = run(two_rooms(36, 48, 6), World(OdometryConfig(window=12, anchor_depths=12), WorldConfig(False, 1.0)))
     assert told[-2][1] == 1
+
+
+# Bounded
+
+
+def resident():
+    """Bytes of memory that this process holds."""
+    return int(Path('/proc/self/statm').read_text().split()[1]) * 4096
+
+
+def test_3000_frames_need_no_more_memory_than_half_of_them():
+    scenario = scenarios.room_loop(240)
+    network = SimulatedNetwork(scenario.truths, ERRORS, 0, longest=112)
+    network.truth = lambda index: scenario.truths[index % 240]
+    world = World(OdometryConfig(window=8, anchor_depths=3, keyframes=30))
+    lost = 0
+    for start in range(0, 3000, 6):
+        if start == 1500:
+            before = resident()
+        frames = [replace(scenario.frames[i % 240], index=i, stamp=i * 10**8) for i in range(start, start + 6)]
+        window = world.plan(frames)
+        try:
+            world.update(window, network.predict(window.frames, window.depth))
+        except AlignmentError:
+            lost += 1
+        assert len(world.keyframes) <= 30
+    assert resident() - before < 12e6  # all keyframes that came meanwhile would be 20 MB
+    assert lost < 5
+    assert world.state in (State.TRACKING, State.DEGRADED, State.RELOCALIZED)
+    assert world.epoch == 0
 
 
 # Standing still

@@ -191,19 +191,19 @@ class Pipeline:
 
     def _follow(self, estimate: Estimate) -> Located | None:
         """The estimate as the front end has it, when it could not locate that image itself."""
-        sight = self.front.sight(estimate.frame.index)
-        return None if sight is not None and sight.located is not None else self.front.follow(estimate)
+        seen = self.front.seen(estimate.frame.index)
+        return None if seen is not None and seen.T_odom_camera is not None else self.front.follow(estimate)
 
     def _hints(self, window: Window) -> Hints:
-        new = [window.frames[slot] for slot in window.new_slots]
-        sights = [sight for frame in new if (sight := self.front.sight(frame.index)) is not None]
-        blurred = frozenset(sight.frame.index for sight in sights if sight.motion.blurred)
+        new = [window.frames[slot].index for slot in window.new_slots]
+        seen = {index: one for index in new if (one := self.front.seen(index)) is not None}
+        blurred = frozenset(index for index, one in seen.items() if one.motion.blurred)
         latest = self.odometry.latest
-        if latest is None or self.odometry.state is State.LOST or not sights:
+        if latest is None or self.odometry.state is State.LOST or new[-1] not in seen:
             return Hints(blurred=blurred)
-        motion = sights[-1].motion
-        held = len(sights) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
-        return Hints(self.front.turn(window.frames[0].index, new[-1].index), blurred, held)
+        motion = seen[new[-1]].motion
+        held = len(seen) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
+        return Hints(self.front.turn(window.frames[0].index, new[-1]), blurred, held)
 
     def _look_at(self, window: Window, track: bool, beside: Sequence[Frame]) -> tuple[Window, WindowPrediction]:
         started = time.perf_counter()

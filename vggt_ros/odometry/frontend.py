@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,14 @@ class Sight:
     reason: str
 
 
+class Seen(NamedTuple):
+    """What is remembered of an image (its pixels are not). T_odom_camera: (4, 4), None where it was not located."""
+
+    motion: Motion
+    broken: bool
+    T_odom_camera: np.ndarray | None
+
+
 class FrontEnd:
     """``look`` at every image on one thread; everything else may be called from another."""
 
@@ -49,7 +58,7 @@ class FrontEnd:
         self._klt = KltTracker()
         self._selector = KeyframeSelector()
         self._pnp = PoseTracker()
-        self._sights: OrderedDict[int, Sight] = OrderedDict()
+        self._seen: OrderedDict[int, Seen] = OrderedDict()
         self._clear()
 
     def _clear(self) -> None:
@@ -58,7 +67,7 @@ class FrontEnd:
         self._before: Corners | None = None
         self._T_reference_before: np.ndarray | None = None
         self._last: Located | None = None
-        self._sights.clear()
+        self._seen.clear()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -73,21 +82,19 @@ class FrontEnd:
         with self._lock:
             return self._klt.at(index)
 
-    def sight(self, index: int) -> Sight | None:
-        """What was seen of an image, None when it is unknown or too long ago."""
+    def seen(self, index: int) -> Seen | None:
+        """What is remembered of an image, None when it is unknown or too long ago."""
         with self._lock:
-            return self._sights.get(index)
+            return self._seen.get(index)
 
     def turn(self, first: int, last: int) -> np.ndarray | None:
-        """(3, 3) R_first_last between two images, None unless both were located while nothing broke between them."""
+        """(3, 3) R_first_last between two images, None unless both were located and nothing broke between them."""
         with self._lock:
-            sights = [self._sights.get(index) for index in (first, last)]
-            if any(sight is None or sight.located is None for sight in sights):
+            ends = [self._seen.get(index) for index in (first, last)]
+            T = [end.T_odom_camera for end in ends if end is not None and end.T_odom_camera is not None]
+            if len(T) < 2 or any(one.broken for index, one in self._seen.items() if first < index <= last):
                 return None
-            if any(sight.broken for index, sight in self._sights.items() if first < index <= last):
-                return None
-            R = [sight.located.T_odom_camera[:3, :3] for sight in sights if sight is not None and sight.located]
-            return R[0].T @ R[1]
+            return T[0][:3, :3].T @ T[1][:3, :3]
 
     def solved(self, estimate: Estimate, scale_sigma: float = 0.01) -> bool:
         """The newest solved frame: poses hang on it from now on. False when its corners are forgotten already."""
@@ -121,11 +128,10 @@ class FrontEnd:
             before, self._before = self._before, corners
             broken = before is not None and _broken(before, corners)
             located, reason = self._locate(frame, corners, before, motion)
-            sight = Sight(frame, motion, broken, located, reason)
-            self._sights[frame.index] = sight
-            while len(self._sights) > HISTORY:
-                self._sights.popitem(last=False)
-            return sight
+            self._seen[frame.index] = Seen(motion, broken, None if located is None else located.T_odom_camera)
+            while len(self._seen) > HISTORY:
+                self._seen.popitem(last=False)
+            return Sight(frame, motion, broken, located, reason)
 
     def _locate(
         self, frame: Frame, corners: Corners, before: Corners | None, motion: Motion

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vggt_ros.odometry.alignment import Alignment
+from vggt_ros.odometry.alignment import Alignment, AlignmentError
 from vggt_ros.odometry.anchors import Keyframe
 from vggt_ros.odometry.loops import Candidate, LoopConfig, PlaceIndex
 from vggt_ros.odometry.placing import align_keyframes
@@ -88,8 +88,10 @@ class Recognition:
         """
         assert self.candidate is not None
         at = {keyframe.frame.index: keyframe for keyframe in keyframes}
-        guests = [at[window.frames[slot].index] for slot in window.guest_slots]
-        candidate = at[self.candidate.index]
+        names = [window.frames[slot].index for slot in window.guest_slots]
+        if not at.keys() >= {*names, self.candidate.index}:
+            raise AlignmentError('the map has forgotten the place meanwhile')
+        guests, candidate = [at[index] for index in names], at[self.candidate.index]
         evidence = Evidence(
             candidate=self.candidate.index,
             T_map_candidate=candidate.T_map_camera,

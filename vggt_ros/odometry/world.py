@@ -163,6 +163,7 @@ class World:
             raise
         self.reasons, self.added = self._odometry.reasons, self._odometry.added
         if self._config.loops and not hints.held:
+            self._loops.forget(self.keyframes)
             if window.guests:
                 self._recognise(window, prediction)
             self._index()
@@ -201,7 +202,6 @@ class World:
         assert self.latest is not None
         known = set() if self.placed is None else {anchor.frame.index for anchor in self.placed.anchors}
         self._recognition.index(self.keyframes, known, self.latest)
-        self._loops.forget(self.keyframes)
 
     def _recognise(self, window: Window, prediction: WindowPrediction) -> None:
         """Judge the guests; when they are the same place the map is bent."""

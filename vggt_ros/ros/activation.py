@@ -48,7 +48,8 @@ class Activation:
         self._tracks_wanted = False
         self._metric, self._gravity = metric, gravity
         every, queue_size = settings['mode'] == 'every_frame', settings['queue_size']
-        self._incoming: Mailbox[Incoming] = Mailbox(1, queue_size if every else None)
+        self._resets = 0  # asked for; each image carries their number, so that none of before is taken for one after
+        self._incoming: Mailbox[tuple[int, Incoming]] = Mailbox(1, queue_size if every else None)
         self._looked: Mailbox[Looked] = Mailbox(settings['stride'], queue_size if every else None)
         self._intake = intake
         aids = Aids(
@@ -102,14 +103,18 @@ class Activation:
         return self._results.take()
 
     def begin_epoch(self) -> None:
-        """The map begins anew with the next image."""
-        self._camera.request_reset()
+        """Forget what waits; the map begins anew with the next image."""
+        self._resets += 1
+        self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
+        self.statistics.count('dropped', self._incoming.clear() + self._looked.clear())
 
     def pause(self, paused: bool) -> None:
         """While paused, images are ignored."""
         self.paused = paused
         if paused:
-            self.statistics.count('dropped', self._incoming.clear() + self._looked.clear())
+            self._drop_waiting()
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.count('received')
@@ -125,4 +130,4 @@ class Activation:
             self._on_time_jump()
             self.begin_epoch()
         self._tracks_wanted = self._ask_tracks_wanted()
-        self.statistics.count('dropped', self._incoming.put(incoming))
+        self.statistics.count('dropped', self._incoming.put((self._resets, incoming)))

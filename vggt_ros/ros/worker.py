@@ -103,13 +103,13 @@ class Results:
 class CameraThread(threading.Thread):
     """Decodes and looks at every image until ``stop``, and hands those that are due to the network's mailbox.
 
-    every: hand over all of them.
+    incoming: images, each with the number of resets that were asked for before it came. every: hand over all of them.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        incoming: Mailbox[Incoming],
+        incoming: Mailbox[tuple[int, Incoming]],
         outgoing: Mailbox[Looked],
         make_frame: FrameMaker,
         problems: Problems,
@@ -125,14 +125,9 @@ class CameraThread(threading.Thread):
         self._statistics = statistics
         self._results = results
         self._every = every
-        self._reset = threading.Event()
+        self._asked = 0
         self._epoch = 0
         self._size: tuple[int, int] | None = None
-
-    def request_reset(self) -> None:
-        """Forget what waits, and begin a new epoch with the next image."""
-        self._statistics.count('dropped', self._incoming.clear() + self._outgoing.clear())
-        self._reset.set()
 
     def stop(self) -> None:
         """End the thread and wait for it."""
@@ -141,24 +136,23 @@ class CameraThread(threading.Thread):
 
     def run(self) -> None:
         while (batch := self._incoming.take()) is not None:
-            for incoming in batch:
+            for asked, incoming in batch:
                 frame = self._frames.make(incoming)
                 if frame is None:
                     self._statistics.count('refused')
                 else:
-                    self._look(frame, incoming.received)
+                    self._look(frame, incoming.received, asked)
 
-    def _look(self, frame: Frame, received: float) -> None:
-        if self._size not in (None, frame.size):
+    def _look(self, frame: Frame, received: float, asked: int) -> None:
+        resized = self._size not in (None, frame.size)
+        if resized:
             self._problems.report(
                 'size change', f'the images are now {frame.size}, not {self._size}: the map begins anew'
             )
-            self._reset.set()
-        self._size = frame.size
-        if self._reset.is_set():
-            self._reset.clear()
+        if resized or asked != self._asked:
             self._pipeline.front.reset()
             self._epoch += 1
+        self._size, self._asked = frame.size, asked
         sight = self._pipeline.look(frame)
         self._statistics.count('located', sight.located is not None)
         self._results.put(sight)

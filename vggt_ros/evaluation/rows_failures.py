@@ -14,7 +14,6 @@ from vggt_ros.types import State
 JUMP = 0.05
 """Share of the depth beyond which the error of a step is a jump: such a step has to be announced by the state."""
 WORLDS = 4  # look-alike corridors, each for as many seeds
-FOCAL = 1.1  # factor of the wrong focal length
 
 
 def standstill(settings: Settings) -> Findings:

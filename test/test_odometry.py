@@ -218,7 +218,7 @@ def test_scale_is_unbiased_under_noise_in_either_direction():
 
 
 def test_distances_between_cameras_tell_the_scale_better_than_noisy_depth():
-    """Six cameras 1 m apart, positions to 1 cm: the scale to 0.3 %, whatever the depth says; unbiased either way."""
+    """Six cameras 1 m apart, positions to 1 cm: the scale to 0.3 %, where depth alone tells it to 1.2 %; unbiased."""
     found, told, alone = [], [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -226,12 +226,11 @@ def test_distances_between_cameras_tell_the_scale_better_than_noisy_depth():
         T_map[:, 0, 3] = np.arange(6)
         T_window = T_map.copy()
         T_window[:, :3, 3] = (T_map[:, :3, 3] + rng.normal(0, 0.01, (6, 3))) / 1.7
-        wrong = np.exp(rng.normal(0, 0.015))  # the depth of this window against its poses
+        wrong = np.exp(rng.normal(0, 0.03, 6))  # each frame's depth
+        ones = np.ones((40, 40))
         anchors = [
-            Anchor(
-                a, b, np.full((40, 40), 3.0), np.full((40, 40), 3.0 / 1.7 * wrong), np.ones((40, 40)), np.ones((40, 40))
-            )
-            for a, b in zip(T_map, T_window, strict=True)
+            Anchor(a, b, 3.0 * ones, 3.0 / 1.7 * one * ones, ones, ones)
+            for a, b, one in zip(T_map, T_window, wrong, strict=True)
         ]
         alignment = align(anchors, position_sigma=0.01)
         found.append(np.log(alignment.similarity.scale / 1.7))
@@ -239,7 +238,7 @@ def test_distances_between_cameras_tell_the_scale_better_than_noisy_depth():
         alone.append(np.log(align(anchors).similarity.scale / 1.7))
     assert np.std(found) < 0.4 * np.std(alone)
     assert abs(np.mean(found)) < 0.002
-    assert 0.5 < np.std(found) / np.mean(told) < 1.5
+    assert 0.6 < np.std(found) / np.mean(told) < 1.5
     # Cameras in one place say nothing about scale.
     assert log_distance_ratio(T_map * 0 + np.eye(4), T_map * 0 + np.eye(4), np.ones(6), 0.01) is None
 

@@ -20,7 +20,6 @@ EDGE = 0.05  # |d log z| between neighbours beyond which a pixel lies on a depth
 CONFIDENT = 0.25  # share of the least confident pixels that is left out
 STRIDE = 8  # pixels between samples: neighbours are not independent
 SCALE_HUBER = 0.03  # log units
-COMMON_DEPTH = 0.015  # standard deviation of the log depth that all frames of a window share, against its poses
 
 
 class AlignmentError(ValueError):
@@ -124,11 +123,13 @@ def log_distance_ratio(
     map_distance, window_distance = (
         np.linalg.norm(T[first, :3, 3] - T[second, :3, 3], axis=1) for T in (T_map, T_window)
     )
-    apart = map_distance > 5 * position_sigma
+    apart = map_distance > 8 * position_sigma
     if not apart.any() or not (window_distance[apart] > 0).all():
         return None
+    square = map_distance[apart] ** 2
+    # Noise lengthens, by variance / distance^2 in the mean of the log: beyond 8 sigma, and weighted so, it is nothing.
     ratio = np.log(map_distance[apart] / window_distance[apart])
-    mean, _ = huber_mean(ratio, map_distance[apart] ** 2, SCALE_HUBER)
+    mean, _ = huber_mean(ratio, square, SCALE_HUBER)
     spread = ((T_map[:, :3, 3] - T_map[:, :3, 3].mean(0)) ** 2).sum()
     return mean, float(position_sigma / np.sqrt(shares.mean() * spread))
 
@@ -166,7 +167,9 @@ def align(
     if position_sigma is not None:
         distances = log_distance_ratio(T_map, T_window, shares, position_sigma)
     if distances is not None:
-        variances = np.array([scale_sigma**2 + COMMON_DEPTH**2, distances[1] ** 2])
+        # What a window's depths have in common against its poses cancels out along the chain: its weighted mean with
+        # what the poses have in common is handed on, whatever the weights.
+        variances = np.array([scale_sigma**2, distances[1] ** 2])
         weights = 1 / variances / (1 / variances).sum()
         log_scale = float(weights @ [log_scale, distances[0]])
         scale_sigma = float(np.sqrt(1 / (1 / variances).sum()))

@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from exact import SIZE, ExactPredictor, K, depth_of, picture, walk
 from vggt_ros import camera
+from vggt_ros.odometry import alignment
 from vggt_ros.odometry.alignment import AlignmentError, Anchor, align, log_distance_ratio
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.placing import R_MAP_OPTICAL
@@ -215,6 +216,17 @@ def test_scale_is_unbiased_under_noise_in_either_direction():
         back.append(np.log(align(swapped).similarity.scale * 1.7))
     np.testing.assert_allclose(forth, -np.array(back), atol=2e-3)
     assert abs(np.mean(forth)) < 3 * np.std(forth) / np.sqrt(30) + 1e-4
+
+
+@pytest.mark.parametrize('shape', [(84, 112), (83, 117), (5, 5), (61, 64)])
+def test_edges_on_the_grid_are_those_of_the_image(shape):
+    rng = np.random.default_rng(shape[1])
+    depth = np.exp(rng.normal(0, 0.03, shape)).astype(np.float32)
+    depth[rng.random(shape) < 0.1] = np.nan
+    depth[rng.random(shape) < 0.05] = -1.0
+    grid = alignment._edges_on_grid(depth)
+    assert grid.shape == depth[4::8, 4::8].shape
+    np.testing.assert_array_equal(grid, alignment.depth_edges(depth)[4::8, 4::8])
 
 
 def test_distances_between_cameras_tell_the_scale_better_than_noisy_depth():

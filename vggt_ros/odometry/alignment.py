@@ -92,14 +92,12 @@ def log_depth_ratio(anchor: Anchor) -> tuple[float, float, float] | None:
         return None
     assert anchor.confidence_map is not None
     assert anchor.confidence_window is not None
-    z_map, z_window = anchor.depth_map, anchor.depth_window
+    grid = np.s_[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    z_map, z_window = anchor.depth_map[grid], anchor.depth_window[grid]
     with np.errstate(invalid='ignore', divide='ignore'):
-        weight = np.sqrt(anchor.confidence_map * anchor.confidence_window)
-        usable = (z_map > 0) & (z_window > 0) & (weight > 0) & np.isfinite(weight) & ~depth_edges(z_map)
+        weight = np.sqrt(anchor.confidence_map[grid] * anchor.confidence_window[grid])
+        usable = (z_map > 0) & (z_window > 0) & (weight > 0) & np.isfinite(weight) & ~_edges_on_grid(anchor.depth_map)
         usable &= np.isfinite(z_map) & np.isfinite(z_window)
-    grid = np.zeros_like(usable)
-    grid[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = True
-    usable &= grid
     if usable.sum() < 20:
         return None
     usable &= weight >= np.quantile(weight[usable], CONFIDENT)
@@ -198,6 +196,16 @@ def align(
         angles,
         shares,
     )
+
+
+def _edges_on_grid(depth: np.ndarray) -> np.ndarray:
+    """``depth_edges`` of every ``STRIDE``-th pixel only, which costs a tenth of all."""
+    start, (height, width) = STRIDE // 2, depth.shape
+    rows, columns = np.arange(start, height, STRIDE)[:, None], np.arange(start, width, STRIDE)
+    steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+    around = [depth[np.clip(rows + i, 0, height - 1), np.clip(columns + j, 0, width - 1)] for i, j in steps]
+    log_depth = np.log(np.where(np.stack(around) > 0, around, np.nan))
+    return (np.abs(log_depth[1:] - log_depth[0]) > EDGE).any(0)
 
 
 def depth_edges(depth: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 from exact import ROOM, depth_of, look
 from exact_keyframe import SIZE, K, keyframe
 from vggt_ros import camera
+from vggt_ros.odometry.alignment import Similarity
 from vggt_ros.odometry.anchors import (
     COVISIBLE,
     DISAGREEMENT,
@@ -267,3 +268,14 @@ def test_distance_of_poses_adds_angle_and_way():
     b = keyframe(look([0.3, 0.4, 1.5], 0.2))
     assert pose_distance(a, b) == pytest.approx(0.2 + 0.5 / a.median_depth, rel=1e-9)
     assert pose_distance(a, a) == 0.0
+
+
+def test_a_hundred_corrections_leave_a_rotation():
+    """Each correction is made from the pose itself, with its transpose for its inverse, as loops are."""
+    one = keyframe(look([0, 0, 1.5], 0.3), 0)
+    one.T_map_camera[:3, :3] += 1e-12
+    for _ in range(100):
+        R = one.T_map_camera[:3, :3]
+        one.move(Similarity(1.0, R @ R @ R.T, np.zeros(3)))
+    R = one.T_map_camera[:3, :3]
+    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-12)

@@ -79,7 +79,10 @@ class Keyframe:
 
     def move(self, moved: Similarity) -> None:
         """What it says of the map, x, becomes ``moved`` x: a correction, or another unit."""
-        self.T_map_camera = moved.pose(self.T_map_camera)
+        T = moved.pose(self.T_map_camera)
+        # Corrections are made with transposes for inverses: without this every one of them doubles the error of R.
+        T[:3, :3] = Rotation.from_matrix(T[:3, :3]).as_matrix()
+        self.T_map_camera = T
         self.depth = self.depth * np.float32(moved.scale)
         self._forget()
 

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
 from exact import K, picture, walk
+from vggt_ros.ros import compat
 from vggt_ros.ros.messages import ns_to_time, time_to_ns, to_array
 from vggt_ros.ros.node import VGGTNode
 
@@ -55,6 +56,30 @@ def info_message(index: int, matrix: np.ndarray = K, size: tuple[int, int] = (16
     return message
 
 
+class Spinning:
+    """A node under test and a client, each spun by a thread of its own."""
+
+    def __init__(self, context, node, client) -> None:
+        self.executors = [
+            MultiThreadedExecutor(num_threads=4, context=context),
+            SingleThreadedExecutor(context=context),
+        ]
+        for executor, one in zip(self.executors, (node, client), strict=True):
+            executor.add_node(one)
+        self.threads = [
+            threading.Thread(target=compat.spin, args=(executor,), daemon=True) for executor in self.executors
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End both threads."""
+        for executor in self.executors:
+            executor.shutdown()
+        for thread in self.threads:
+            thread.join()
+
+
 class Rig:
     """Spins a node under test and a client; ``messages[topic]`` collects what arrives.
 
@@ -73,15 +98,7 @@ class Rig:
             parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()],
         )
         self.client = rclpy.create_node('client', context=self.context)
-        self.executors = [
-            MultiThreadedExecutor(num_threads=4, context=self.context),
-            SingleThreadedExecutor(context=self.context),
-        ]
-        for executor, node in zip(self.executors, (self.node, self.client), strict=True):
-            executor.add_node(node)
-        self.threads = [threading.Thread(target=executor.spin, daemon=True) for executor in self.executors]
-        for thread in self.threads:
-            thread.start()
+        self.spinning = Spinning(self.context, self.node, self.client)
         self.messages = defaultdict(list)
         reliable = QoSProfile(depth=50)
         self.image = self.client.create_publisher(Image, 'image', reliable)
@@ -100,10 +117,7 @@ class Rig:
 
     def __exit__(self, *exc_info):
         self.node.close()
-        for executor in self.executors:
-            executor.shutdown()
-        for thread in self.threads:
-            thread.join()
+        self.spinning.stop()
         self.node.destroy_node()
         self.client.destroy_node()
         rclpy.shutdown(context=self.context)

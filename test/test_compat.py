@@ -95,3 +95,17 @@ def test_organized_cloud_keeps_rows_and_columns():
     assert (flat.height, flat.width, flat.row_step, flat.is_dense) == (1, 7, 140, True)
     with pytest.raises(TypeError, match='structured'):
         compat.point_cloud(header, np.zeros((4, 3), np.float32))
+
+
+def test_an_executor_goes_on_when_something_was_destroyed_under_it():
+    InvalidHandle = pytest.importorskip('rclpy.exceptions').InvalidHandle
+    ends = [InvalidHandle('destruction was requested'), None]
+    compat.spin(SimpleNamespace(spin=lambda: raise_or_return(ends.pop(0))))
+    assert not ends
+    with pytest.raises(KeyError):
+        compat.spin(SimpleNamespace(spin=lambda: raise_or_return(KeyError('x'))))
+
+
+def raise_or_return(error):
+    if error is not None:
+        raise error

@@ -18,13 +18,12 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.srv', reason='the workspace is not built')
 
 import rclpy
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from vggt_ros.srv import SaveMap
 
-from harness import stamp_of, stamps, wait_until
+from harness import Spinning, stamp_of, stamps, wait_until
 from vggt_ros.camera import PixelMap
 from vggt_ros.mapping import MapConfig, VoxelMap
 from vggt_ros.odometry.alignment import Similarity
@@ -88,25 +87,14 @@ class MapRig:
         self.client = rclpy.create_node('client', context=self.context)
         self.problems = Problems(self.node.get_logger())
         self.map = LiveMap(self.node, self.problems, MapConfig(**config), 'world', period)
-        self.executors = [
-            MultiThreadedExecutor(num_threads=4, context=self.context),
-            SingleThreadedExecutor(context=self.context),
-        ]
-        for executor, node in zip(self.executors, (self.node, self.client), strict=True):
-            executor.add_node(node)
-        self.threads = [threading.Thread(target=executor.spin, daemon=True) for executor in self.executors]
-        for thread in self.threads:
-            thread.start()
+        self.spinning = Spinning(self.context, self.node, self.client)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc_info):
         self.map.close()
-        for executor in self.executors:
-            executor.shutdown()
-        for thread in self.threads:
-            thread.join()
+        self.spinning.stop()
         self.node.destroy_node()
         self.client.destroy_node()
         rclpy.try_shutdown(context=self.context)
@@ -465,7 +453,7 @@ def test_the_thread_survives_that_ctrl_c_takes_the_context_away():
         _, inbox = rig.listen()
         rig.map.add(solution(*PAIR))
         assert wait_until(lambda: inbox)
-        for executor in rig.executors:
+        for executor in rig.spinning.executors:
             executor.shutdown()
         rclpy.shutdown(context=rig.context)
         rig.map.add(solution(estimate(2, x=0.6)))

@@ -418,6 +418,22 @@ def test_configure_fails_with_a_reason_and_works_afterwards():
         assert wait_until(lambda: len(tracks) == 3)
 
 
+def test_a_configure_that_fails_half_way_leaves_nothing_behind():
+    with Rig(ExactPredictor(poses(4)), start=False, scale_sources=['sonar']) as rig:
+        before = rig.node.get_publisher_names_and_types_by_node('vggt', '/')
+        timers = len(list(rig.node.timers))
+        for _ in range(2):
+            assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+            assert rig.node.get_publisher_names_and_types_by_node('vggt', '/') == before
+            assert len(list(rig.node.timers)) == timers
+        rig.node.set_parameters([Parameter('scale_sources', value=[''])])
+        assert rig.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert rig.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        rig.play(range(3))
+        assert wait_until(lambda: len(tracks) == 3)
+
+
 def test_windows_that_share_no_frame_are_refused():
     with Rig(ExactPredictor(poses(4)), start=False, window=4, stride=4) as rig:
         assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE

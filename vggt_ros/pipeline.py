@@ -16,6 +16,7 @@ from vggt_ros.odometry.config import Hints, OdometryConfig
 from vggt_ros.odometry.focal import FocalCheck
 from vggt_ros.odometry.frontend import FrontEnd, Sight
 from vggt_ros.odometry.gravity import Gravity, GravitySource
+from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.metric import MetricSource, Solved
 from vggt_ros.odometry.quality import Gates
 from vggt_ros.odometry.window import PredictionError, Window
@@ -186,7 +187,7 @@ class Pipeline:
         world = self.odometry
         return replace(Solution((), 0, (), (), {}, world.state, world.scale, world.epoch, world.reasons), **fields)
 
-    def _corners(self, index: int):
+    def _corners(self, index: int) -> Corners | None:
         return self.front.corners(index) if self.odometry.config.refine else None
 
     def _follow(self, estimate: Estimate) -> Located | None:

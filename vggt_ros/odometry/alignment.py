@@ -92,11 +92,13 @@ def log_depth_ratio(anchor: Anchor) -> tuple[float, float, float] | None:
         return None
     assert anchor.confidence_map is not None
     assert anchor.confidence_window is not None
-    grid = np.s_[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    rows, columns = (np.arange(STRIDE // 2, length, STRIDE) for length in anchor.depth_map.shape)
+    grid = np.ix_(rows, columns)
     z_map, z_window = anchor.depth_map[grid], anchor.depth_window[grid]
     with np.errstate(invalid='ignore', divide='ignore'):
         weight = np.sqrt(anchor.confidence_map[grid] * anchor.confidence_window[grid])
-        usable = (z_map > 0) & (z_window > 0) & (weight > 0) & np.isfinite(weight) & ~_edges_on_grid(anchor.depth_map)
+        usable = (z_map > 0) & (z_window > 0) & (weight > 0) & np.isfinite(weight)
+        usable &= ~depth_edges(anchor.depth_map, *grid)
         usable &= np.isfinite(z_map) & np.isfinite(z_window)
     if usable.sum() < 20:
         return None
@@ -198,25 +200,13 @@ def align(
     )
 
 
-def _edges_on_grid(depth: np.ndarray) -> np.ndarray:
-    """``depth_edges`` of every ``STRIDE``-th pixel only, which costs a tenth of all."""
-    start, (height, width) = STRIDE // 2, depth.shape
-    rows, columns = np.arange(start, height, STRIDE)[:, None], np.arange(start, width, STRIDE)
+def depth_edges(depth: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Whether the log depth of these pixels differs from a neighbour's by more than ``EDGE``; bool.
+
+    depth: (h, w). rows, columns: integers that broadcast against each other; only these pixels are looked at.
+    """
+    height, width = depth.shape
     steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
     around = [depth[np.clip(rows + i, 0, height - 1), np.clip(columns + j, 0, width - 1)] for i, j in steps]
     log_depth = np.log(np.where(np.stack(around) > 0, around, np.nan))
     return (np.abs(log_depth[1:] - log_depth[0]) > EDGE).any(0)
-
-
-def depth_edges(depth: np.ndarray) -> np.ndarray:
-    """Pixels whose log depth differs from a neighbour's by more than ``EDGE``; (h, w) bool."""
-    log_depth = np.log(np.where(depth > 0, depth, np.nan))
-    edges = np.zeros(depth.shape, bool)
-    for axis in (0, 1):
-        step = np.abs(np.diff(log_depth, axis=axis)) > EDGE
-        first = [slice(None)] * 2
-        second = [slice(None)] * 2
-        first[axis], second[axis] = slice(None, -1), slice(1, None)
-        edges[tuple(first)] |= step
-        edges[tuple(second)] |= step
-    return edges

@@ -8,7 +8,7 @@ inside one window each and therefore has no seams.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -182,10 +182,28 @@ class Odometry:
         self.move(turned)
         return turned
 
-    def resume(self, keyframe: Keyframe) -> None:
-        """Go on from a frame whose place in the map is known again; odom goes on from where it was."""
-        self.latest, self._rejected = keyframe, 0
-        self.reasons = ()
+    def bend(self, corrections: Mapping[int, Similarity]) -> Similarity:
+        """A loop was closed: each keyframe's x becomes its ``corrections`` x, by frame index; the state says so.
+
+        Returns the correction of the newest, with which everything goes on.
+        """
+        newest = corrections[self.keyframes[-1].frame.index]
+        if self.latest is not None and self.latest.frame.index not in corrections:
+            self.latest.move(newest)
+        for keyframe in self.keyframes:
+            keyframe.move(corrections[keyframe.frame.index])
+        self.log_scale += float(np.log(newest.scale))
+        self.state = State.RELOCALIZED
+        return newest
+
+    def resume(self, latest: Keyframe, log_scale: float) -> None:
+        """Go on from a frame whose place in the map is known again; odom goes on from where it was.
+
+        log_scale: of map units per window unit in the window that it came from.
+        """
+        self.latest, self.log_scale = latest, log_scale
+        self.placed, self.reasons, self._rejected = None, (), 0
+        self.state = State.RELOCALIZED
 
     # Where the window lies ---------------------------------------------------------------------------------------
 

@@ -71,8 +71,8 @@ def depth_scale(
     u, v = np.clip(uv, 0, np.array(size) - 1).T
     ours, theirs, weight = depth[row, column], sensor[v, u], confidence[row, column]
     with np.errstate(invalid='ignore'):
-        believed = (theirs >= near) & (theirs <= far) & ~depth_edges(sensor)[v, u]
-        usable = believed & np.isfinite(ours) & (ours > 0) & (weight > 0) & ~depth_edges(depth)[row, column]
+        believed = (theirs >= near) & (theirs <= far) & ~depth_edges(sensor, v, u)
+        usable = believed & np.isfinite(ours) & (ours > 0) & (weight > 0) & ~depth_edges(depth, row, column)
     if believed.sum() < ENOUGH:
         return NoMeasurement(name, f'the depth image has {believed.sum()} usable samples from {near} to {far} m')
     if usable.sum() < ENOUGH:

@@ -126,11 +126,9 @@ class World:
 
     def shrink(self, window: int) -> None:
         """See at most this many frames at once from now on."""
-        for odometry in self._chains():
-            odometry.shrink(window)
-
-    def _chains(self) -> list[Odometry]:
-        return [self._odometry] if self._lost is None else [self._odometry, self._lost.own]
+        self._odometry.shrink(window)
+        if self._lost is not None:
+            self._lost.own.shrink(window)
 
     def plan(self, new: Sequence[Frame], companions: Sequence[Frame] = ()) -> Window | None:
         """The window for these new frames, oldest first; None while there are too few frames to begin."""
@@ -225,15 +223,7 @@ class World:
         if decision.verdict is not Verdict.ACCEPT or first == second:
             return
         corrections = self._loops.close(self.keyframes, first, second, decision.correction, self.metres.locked)
-        at = {keyframe.frame.index: keyframe for keyframe in self.keyframes}
-        for index, correction in corrections.items():
-            at[index].move(correction)
-        newest = corrections[second]
-        if latest.frame.index not in at:
-            latest.move(newest)
-        self._odometry.log_scale += float(np.log(newest.scale))
-        self._odometry.state = State.RELOCALIZED
-        self._move(corrections, newest)
+        self._move(corrections, odometry.bend(corrections))
         self.estimates = [replace(one, state=State.RELOCALIZED) for one in self.estimates]
         self.reasons = (f'a loop was closed with keyframe {first}',)
 
@@ -294,10 +284,7 @@ class World:
             scale=self.scale,
             epoch=self.epoch,
         )
-        self._odometry.resume(latest)
-        self._odometry.state = State.RELOCALIZED
-        self._odometry.log_scale = own.log_scale + float(np.log(correction.scale))
-        self._odometry.placed = None  # of another map
+        self._odometry.resume(latest, own.log_scale + float(np.log(correction.scale)))
         self._lost, self._recognition.candidate = None, None
         self.reasons = (f'found back: keyframe {evidence.candidate} shows the same place',)
         return found

@@ -91,12 +91,11 @@ class Activation:
         """Unsubscribe and end the threads; what they have found by then can still be taken."""
         for inputs in (self._inputs, self._metric, self._gravity):
             inputs.close()
-        # The mailboxes first: a thread may wait for room in the other's.
-        self._incoming.close()
-        self._looked.close()
-        self._results.close()
-        self._camera.stop()
-        self._worker.stop()
+        # All queues first: a thread may wait for room in the other's. A window in progress is still solved.
+        for waiting in (self._incoming, self._looked, self._results):
+            waiting.close()
+        self._camera.join()
+        self._worker.join()
 
     def take(self) -> Sight | Solution | None:
         """The oldest result that waits, None without any."""

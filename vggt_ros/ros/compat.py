@@ -149,6 +149,22 @@ class TransformPublisher:
         self.pub_tf.publish(self._message_type(transforms=transforms))
 
 
+def spin(executor: Any) -> None:
+    """``executor.spin()`` that outlives what is destroyed while it waits.
+
+    rclpy looks at event handlers after it has let go of the list of them (ros2/rclpy, issue 1284): an entity
+    that is destroyed by another thread at that moment would end the node.
+    """
+    from rclpy.exceptions import InvalidHandle
+    from rclpy.logging import get_logger
+
+    while True:
+        try:
+            return executor.spin()
+        except InvalidHandle as error:
+            get_logger('vggt').warning(f'the executor goes on after: {error}', throttle_duration_sec=5.0)
+
+
 # numpy kind and size -> sensor_msgs/PointField datatype
 _DATATYPES = {'i1': 1, 'u1': 2, 'i2': 3, 'u2': 4, 'i4': 5, 'u4': 6, 'f4': 7, 'f8': 8}
 

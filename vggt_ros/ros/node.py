@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import rclpy
@@ -76,32 +77,41 @@ class VGGTNode(LifecycleNode):
         try:
             check(settings)
             predictor = self._load(settings)
-            self._lookup = open_lookup(self, settings)
-            self._outputs = Outputs(self, settings['map_frame'], settings['depth_size'] == 'source')
-            self._metric = MetricInputs(self, settings, self._problems, self._lookup)
-            self._gravity = GravityInput(self, settings, self._problems, self._lookup)
-            self._transforms = Transforms(self, settings, self._lookup, self._outputs.publish_odometry)
+            with ExitStack() as parts:  # a later one that fails closes the earlier ones
+                self._lookup = open_lookup(self, settings)
+                parts.callback(self._lookup.close)
+                self._outputs = Outputs(self, settings['map_frame'], settings['depth_size'] == 'source')
+                parts.callback(self._outputs.close)
+                self._metric = MetricInputs(self, settings, self._problems, self._lookup)
+                self._gravity = GravityInput(self, settings, self._problems, self._lookup)
+                self._transforms = Transforms(self, settings, self._lookup, self._outputs.publish_odometry)
+                parts.callback(self._transforms.close)
+                self._pipeline = make_pipeline(predictor, settings, self._metric.sources, self._problems)
+                self._intake = make_intake(settings, self._problems)
+                self._parts = parts.pop_all()
         except (LoadError, compat.MissingPackage, ValueError) as error:
             self.get_logger().error(f'cannot configure: {error}')
             return FAILURE
-        self._pipeline = make_pipeline(predictor, settings, self._metric.sources, self._problems)
-        self._intake = make_intake(settings, self._problems)
         map_frame, period = settings['map_frame'], settings['map_period']
         self._map = LiveMap(self, self._problems, map_config(settings), map_frame, period)
+        self._parts.callback(self._map.close)
         self.get_logger().info(compat.describe())
         self.get_logger().info(', '.join(f'{key}: {value}' for key, value in predictor.describe().items()))
         self._diagnostics = Diagnostics(self, self._problems)
+        self._parts.callback(self._diagnostics.close)
         self._statistics = Statistics()
         self._epoch_published = 0
-        self._timers = [self.create_timer(1.0, self._report)]
+        self._every(1.0, self._report)
         if self._transforms.frames.looks_up:
-            self._timers.append(self.create_timer(RETRY, lambda: self._say_tf(self._transforms.retry())))
-        self._vggt_services = [
-            self.create_service(Trigger, f'~/{name}', handler, callback_group=self._service_group)
-            for name, handler in (('reset', self._on_reset), ('pause', self._on_pause), ('resume', self._on_resume))
-        ]
+            self._every(RETRY, lambda: self._say_tf(self._transforms.retry()))
+        for name, handler in (('reset', self._on_reset), ('pause', self._on_pause), ('resume', self._on_resume)):
+            service = self.create_service(Trigger, f'~/{name}', handler, callback_group=self._service_group)
+            self._parts.callback(self.destroy_service, service)
         self._configured = True
         return SUCCESS
+
+    def _every(self, seconds: float, call: Callable[[], None]) -> None:
+        self._parts.callback(self.destroy_timer, self.create_timer(seconds, call))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the threads."""
@@ -155,12 +165,7 @@ class VGGTNode(LifecycleNode):
         if not self._configured:
             return
         self._configured = False
-        for timer in self._timers:
-            self.destroy_timer(timer)
-        for service in self._vggt_services:
-            self.destroy_service(service)
-        for part in (self._map, self._transforms, self._lookup, self._outputs, self._diagnostics):
-            part.close()
+        self._parts.close()
         self._latest = self._located = None
         self._solution = Solution()
         del self._pipeline
@@ -310,7 +315,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         if node.get_parameter('autostart').value and node.trigger_configure() == SUCCESS:
             node.trigger_activate()
-        executor.spin()
+        compat.spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RuntimeError:

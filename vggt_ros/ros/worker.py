@@ -101,7 +101,7 @@ class Results:
 
 
 class CameraThread(threading.Thread):
-    """Decodes and looks at every image until ``stop``, and hands those that are due to the network's mailbox.
+    """Decodes and looks at every image until its mailbox is closed; hands those that are due to the network's.
 
     incoming: images, each with the number of resets that were asked for before it came. every: hand over all of them.
     """
@@ -128,11 +128,6 @@ class CameraThread(threading.Thread):
         self._asked = 0
         self._epoch = 0
         self._size: tuple[int, int] | None = None
-
-    def stop(self) -> None:
-        """End the thread and wait for it."""
-        self._incoming.close()
-        self.join()
 
     def run(self) -> None:
         while (batch := self._incoming.take()) is not None:
@@ -168,13 +163,13 @@ class Aids:
     at the time of these frames, by frame index. gravity: which way is down in a frame, None where nobody knows.
     """
 
-    tracks_wanted: Callable[[], bool] = lambda: True
-    companions: Callable[[Sequence[Frame]], Mapping[int, Frame]] = lambda frames: {}
-    gravity: Callable[[Frame], Gravity | None] = lambda frame: None
+    tracks_wanted: Callable[[], bool]
+    companions: Callable[[Sequence[Frame]], Mapping[int, Frame]]
+    gravity: Callable[[Frame], Gravity | None]
 
 
 class Worker(threading.Thread):
-    """The network's thread: windows of what the mailbox holds, until ``stop``."""
+    """The network's thread: windows of what the mailbox holds, until it is closed."""
 
     def __init__(
         self,
@@ -194,11 +189,6 @@ class Worker(threading.Thread):
         self._aids = aids
         self._epoch = 0
         self._unanswered = 0  # frames given to the pipeline that have neither come back nor been refused
-
-    def stop(self) -> None:
-        """End the thread and wait for it; at most the window in progress is still solved."""
-        self._mailbox.close()
-        self.join()
 
     def run(self) -> None:
         while (batch := self._mailbox.take()) is not None:

@@ -204,7 +204,8 @@ class Pipeline:
             return Hints(blurred=blurred)
         motion = seen[new[-1]].motion
         held = len(seen) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
-        return Hints(self.front.turn(window.frames[0].index, new[-1]), blurred, held)
+        ends = window.frames[0].index, new[-1]
+        return Hints(self.front.turn(*ends), blurred, held, self.front.broken(*ends))
 
     def _look_at(self, window: Window, track: bool, beside: Sequence[Frame]) -> tuple[Window, WindowPrediction]:
         started = time.perf_counter()

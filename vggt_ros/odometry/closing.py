@@ -60,6 +60,13 @@ class Loops:
         poses = [keyframe.T_map_camera for keyframe in keyframes] + [T_query]
         return drift_covariance(np.stack([poses[number] for number in path]), *sigmas.T)
 
+    def gain(self, keyframes: Sequence[Keyframe], start: int, T_query: np.ndarray, drift: np.ndarray) -> float:
+        """Largest variance of :meth:`drift` in any direction, in variances of a loop between the two."""
+        depth = next(one.median_depth for one in keyframes if one.frame.index == start)
+        sigma = np.repeat([ROTATION_FLOOR, TRANSLATION_FLOOR * depth, SCALE_FLOOR], (3, 3, 1))
+        covariance = self.drift(keyframes, start, T_query, drift) / np.outer(sigma, sigma)
+        return float(np.linalg.eigvalsh(covariance)[-1])
+
     def close(
         self, keyframes: Sequence[Keyframe], first: int, second: int, correction: Similarity, fixed_scale: bool
     ) -> Mapping[int, Similarity]:

@@ -41,12 +41,14 @@ class Hints:
     """What the camera-rate front end knows about a window.
 
     turn: (3, 3) rotation R of the newest frame seen from slot 0's (R_first_newest), or None. blurred: indices of frames
-    that make no keyframe. held: the camera has not moved since slot 0's frame.
+    that make no keyframe. held: the camera has not moved since slot 0's frame. broken: nothing that was tracked
+    connects the newest frame with slot 0's.
     """
 
     turn: np.ndarray | None = None
     blurred: frozenset[int] = frozenset()
     held: bool = False
+    broken: bool = False
 
 
 NO_HINTS = Hints()

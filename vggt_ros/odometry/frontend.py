@@ -92,9 +92,17 @@ class FrontEnd:
         with self._lock:
             ends = [self._seen.get(index) for index in (first, last)]
             T = [end.T_odom_camera for end in ends if end is not None and end.T_odom_camera is not None]
-            if len(T) < 2 or any(one.broken for index, one in self._seen.items() if first < index <= last):
+            if len(T) < 2 or self._broken(first, last):
                 return None
             return T[0][:3, :3].T @ T[1][:3, :3]
+
+    def broken(self, first: int, last: int) -> bool:
+        """Whether nothing connects two images, as far as is remembered."""
+        with self._lock:
+            return self._broken(first, last)
+
+    def _broken(self, first: int, last: int) -> bool:
+        return any(one.broken for index, one in self._seen.items() if first < index <= last)
 
     def solved(self, estimate: Estimate, scale_sigma: float = 0.01) -> bool:
         """The newest solved frame: poses hang on it from now on. False when its corners are forgotten already."""
@@ -126,7 +134,7 @@ class FrontEnd:
             corners = self._klt.update(frame)
             motion = self._selector.update(corners, self._intrinsics(frame))
             before, self._before = self._before, corners
-            broken = before is not None and _broken(before, corners)
+            broken = before is not None and _apart(before, corners)
             located, reason = self._locate(frame, corners, before, motion)
             self._seen[frame.index] = Seen(motion, broken, None if located is None else located.T_odom_camera)
             while len(self._seen) > HISTORY:
@@ -199,6 +207,6 @@ class FrontEnd:
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
 
 
-def _broken(before: Corners, now: Corners) -> bool:
+def _apart(before: Corners, now: Corners) -> bool:
     """Whether so few corners survived that the two images may show different places."""
     return len(before) >= ENOUGH and len(common(before, now)[0]) < KEPT * len(before)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from vggt_ros.camera import PixelMap
 from vggt_ros.types import Frame
@@ -94,7 +95,8 @@ class KltTracker:
     """Corners from image to image. Not thread-safe; frames in the order of their index.
 
     Corners are followed from a template image, which is the image before as long as the camera moves. While it moves by
-    less than a pixel the template stays, so at standstill noise cannot add up to motion.
+    less than a pixel the template stays, so at standstill noise cannot add up to motion. The search begins where a
+    corner would be if it went on as it did: after a gap a pattern that repeats would be met one period off.
     """
 
     def __init__(self, config: KltConfig | None = None) -> None:
@@ -113,6 +115,8 @@ class KltTracker:
         self._template: _Image | None = None
         self._id = np.zeros(0, np.int64)
         self._uv = np.zeros((0, 2), np.float32)  # pixels of the template
+        self._seen = np.zeros((0, 2), np.float32)  # pixels of the image before
+        self._speed = np.zeros((0, 2), np.float32)  # px / s
         self._searched = self.config.pause  # templates since new corners were looked for
         self._found = 0  # corners alive after that
 
@@ -143,9 +147,13 @@ class KltTracker:
         allowed = None if frame.valid is None else self._allowed(frame.valid, pixel_map)
         image = _Image(grey, cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
         unit = max(pixel_map.size) / REFERENCE
-        uv, alive = self._follow(image, allowed, unit)
+        seconds = 0.0 if before is None else (frame.stamp - before.stamp) * 1e-9
+        uv, alive = self._follow(image, allowed, unit, self._seen + self._speed * np.float32(max(seconds, 0.0)))
         moved = np.linalg.norm(uv - self._uv, axis=1)[alive]
-        ids, uv = self._id[alive], uv[alive]
+        if seconds > 0:
+            self._speed[alive] = (uv - self._seen)[alive] / np.float32(seconds)
+        self._seen[alive] = uv[alive]
+        ids, uv, speed = self._id[alive], uv[alive], self._speed[alive]
         if len(ids) < max(0.8 * len(alive), FEW) or np.median(moved) > unit:
             # Scaling keeps the density of white noise.
             fresh = self._search(full, float(pixel_map.scale.mean()), image.grey, uv, allowed)
@@ -153,6 +161,10 @@ class KltTracker:
             uv = np.concatenate([uv, fresh])
             self._next_id += len(fresh)
             self._template, self._id, self._uv = image, ids, uv
+            # A new corner moves like its neighbour.
+            near = cKDTree(uv[: len(speed)]).query(fresh)[1] if len(speed) else np.zeros(0, int)
+            self._seen = uv.copy()
+            self._speed = np.concatenate([speed, speed[near] if len(speed) else np.zeros_like(fresh)])
         gain = 0.0 if self._latest is None else _gain(self._latest, image.thumbnail)
         self._latest = image.thumbnail
         corners = Corners(
@@ -169,8 +181,13 @@ class KltTracker:
         side = self.config.window
         return cv2.erode(mask, np.ones((side, side), np.uint8), borderValue=255)
 
-    def _follow(self, image: _Image, allowed: np.ndarray | None, unit: float) -> tuple[np.ndarray, np.ndarray]:
-        """Where the template's corners are in ``image``, (N, 2) float32, and which of them are there, (N,) bool."""
+    def _follow(
+        self, image: _Image, allowed: np.ndarray | None, unit: float, guess: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the template's corners are in ``image``, (N, 2) float32, and which of them are there, (N,) bool.
+
+        guess: (N, 2) where to begin.
+        """
         if self._template is None or not len(self._id):
             return self._uv, np.zeros(len(self._id), bool)
         before, grey = self._template.grey, image.grey
@@ -181,12 +198,13 @@ class KltTracker:
             'winSize': (self.config.window, self.config.window),
             'criteria': (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
         }
+        guided = cv2.OPTFLOW_USE_INITIAL_FLOW
         uv, found, _ = cv2.calcOpticalFlowPyrLK(
-            before, grey, self._uv, np.zeros_like(self._uv), maxLevel=self.config.levels, **options
+            before, grey, self._uv, guess, maxLevel=self.config.levels, flags=guided, **options
         )
         # Back from the end, beginning at the start: only a point that returns there by itself stays.
         back, returned, _ = cv2.calcOpticalFlowPyrLK(
-            grey, before, uv, self._uv.copy(), maxLevel=1, flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **options
+            grey, before, uv, self._uv.copy(), maxLevel=1, flags=guided, **options
         )
         size = np.array([grey.shape[1], grey.shape[0]])
         alive = np.asarray(found)[:, 0].astype(bool) & np.asarray(returned)[:, 0].astype(bool)

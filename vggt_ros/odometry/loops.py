@@ -128,12 +128,23 @@ class PlaceIndex:
         similarity = self._similarity(self._checked(descriptor))
         best = self._suppressed(similarity, np.arange(len(similarity)))[:count]
         found = [self._indices[place] for place in best]
-        alike = [place for place in best if similarity[place] >= (self.threshold or -1.0)]
+        alike = [place for place in best if similarity[place] >= self._least]
         rivals = [self._indices[place] for place in alike]
         return tuple(
             Candidate(index, float(similarity[place]), 1, tuple(one for one in rivals if one != index))
             for index, place in zip(found, best, strict=True)
         )
+
+    def alike(self, descriptor: np.ndarray) -> tuple[int, ...]:
+        """The best keyframe of every place that looks like this one as much as its own neighbours would."""
+        similarity = self._similarity(self._checked(descriptor))
+        places = self._suppressed(similarity, np.flatnonzero(similarity >= self._least))
+        return tuple(self._indices[place] for place in places)
+
+    @property
+    def _least(self) -> float:
+        """The threshold, or with few keyframes what is known of neighbours so far: it says what is not alike."""
+        return float(np.median(self._neighbours)) if self._neighbours else -1.0
 
     def _candidates(self, similarity: np.ndarray) -> tuple[Candidate, ...]:
         config, threshold = self.config, self.threshold

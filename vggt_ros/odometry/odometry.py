@@ -241,6 +241,9 @@ class Odometry:
         quality, self.reasons = assess(alignment, len(anchors), depth, self.config.gates, turn)
         if quality is Quality.REJECT:
             raise AlignmentError('; '.join(self.reasons))
+        if hints.broken:
+            quality = Quality.DEGRADED
+            self.reasons += ('nothing that was tracked connects the images',)
         self._noise.learn(alignment, depth)
         return quality
 

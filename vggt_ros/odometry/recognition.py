@@ -38,20 +38,25 @@ class Recognition:
         """The last windows have no say about the next one."""
         self._verifier.clear()
 
-    def index(self, keyframes: Sequence[Keyframe], known: set[int], latest: Keyframe) -> None:
+    def index(self, keyframes: Sequence[Keyframe], worthwhile: Callable[[int], bool], latest: Keyframe) -> None:
         """Remember new keyframes, forget those that are gone, and see whether the newest shows a place met before.
 
-        known: indices of those that anchor the windows anyway: they are one with the map already. latest: where the
-        camera is; of several places the nearest is the likeliest.
+        worthwhile: whether a loop with the keyframe of this index would tell anything. latest: where the camera is; of
+        several places the nearest is the likeliest.
         """
         at = {keyframe.frame.index: keyframe for keyframe in keyframes}
         for index in set(self._places.indices) - set(at):
             self._places.remove(index)
         for index in sorted(set(at) - set(self._places.indices)):
             candidates = self._places.add(index, at[index].descriptor)
-            found = [one for one in candidates if one.index not in known]
+            found = [one for one in candidates if worthwhile(one.index)]
             if found:
                 self.candidate = min(found, key=lambda one: _apart(at[one.index], latest))
+
+    def alike(self, keyframes: Sequence[Keyframe], query: np.ndarray) -> list[Keyframe]:
+        """A keyframe of each place that looks like the query, a descriptor."""
+        at = {keyframe.frame.index: keyframe for keyframe in keyframes}
+        return [at[index] for index in self._places.alike(query) if index in at]
 
     def guests(self, keyframes: Sequence[Keyframe], query: np.ndarray | None = None) -> list[Keyframe]:
         """The keyframes that join the next window: the candidate and its nearest neighbours in time.

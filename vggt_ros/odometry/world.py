@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vggt_ros.odometry.alignment import AlignmentError, Similarity
-from vggt_ros.odometry.anchors import Keyframe
+from vggt_ros.odometry.anchors import Keyframe, covisibility
 from vggt_ros.odometry.closing import Loops
 from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
 from vggt_ros.odometry.covariance import UNKNOWN
@@ -27,6 +27,10 @@ from vggt_ros.odometry.scale import NoMeasurement, ScaleFilter, ScaleMeasurement
 from vggt_ros.odometry.verification import Decision, Evidence, Verdict
 from vggt_ros.odometry.window import PredictionError, Window
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
+
+GAIN = 1.0
+"""Variance of the drift since a place, in variances of a loop that is closed there: with less, closing it would tell
+little, and on known ground loops would be closed without end."""
 
 
 class LostError(AlignmentError):
@@ -146,18 +150,19 @@ class World:
     ) -> list[Estimate]:
         """Place the window: see :meth:`Odometry.update`. Raises LostError while nobody knows where the camera is."""
         self.corrections, self.estimates, self.added = {}, [], []
-        newest = window.new_slots[-1]
         if self._lost is not None:
             self.estimates = self._while_lost(self._lost, window, prediction, corners, hints)
             return self.estimates
+        if hints.broken and self._elsewhere(prediction.descriptor[window.new_slots[-1]]):
+            self._lose(window, prediction)
+            self.reasons = ('nothing connects the images, and places far from here look like them',)
+            raise LostError(self.reasons[0])
         try:
             self.estimates = self._odometry.update(window, prediction, corners, hints)
         except (AlignmentError, PredictionError):
             self.reasons = self._odometry.reasons
             if self._odometry.state is State.LOST:
-                query = prediction.descriptor[newest]
-                self._lost = _Lost(Odometry(self.config), window.frames[newest].stamp, query)
-                self._recognition.doubt()
+                self._lose(window, prediction)
             raise
         self.reasons, self.added = self._odometry.reasons, self._odometry.added
         if self._config.loops and not hints.held:
@@ -198,8 +203,15 @@ class World:
 
     def _index(self) -> None:
         assert self.latest is not None
-        known = set() if self.placed is None else {anchor.frame.index for anchor in self.placed.anchors}
-        self._recognition.index(self.keyframes, known, self.latest)
+        latest, anchors = self.latest, () if self.placed is None else self.placed.anchors
+        known = {anchor.frame.index for anchor in anchors}
+
+        def worthwhile(index: int) -> bool:
+            if index in known:
+                return False  # it anchors the windows anyway
+            return self._loops.gain(self.keyframes, index, latest.T_map_camera, self._odometry.drift) > GAIN
+
+        self._recognition.index(self.keyframes, worthwhile, latest)
 
     def _recognise(self, window: Window, prediction: WindowPrediction) -> None:
         """Judge the guests; when they are the same place the map is bent."""
@@ -229,6 +241,21 @@ class World:
 
     # Lost --------------------------------------------------------------------------------------------------------
 
+    def _elsewhere(self, descriptor: np.ndarray) -> bool:
+        """Whether a camera that sees this may be at a place that has nothing in common with the last one.
+
+        The window's anchors would place it near them all the same, where places look alike.
+        """
+        if self.latest is None or not self._config.loops:
+            return False
+        alike = self._recognition.alike(self.keyframes, descriptor)
+        return bool(alike) and bool((covisibility(alike, self.latest) < self.config.gates.linked).any())
+
+    def _lose(self, window: Window, prediction: WindowPrediction) -> None:
+        newest = window.new_slots[-1]
+        self._lost = _Lost(Odometry(self.config), window.frames[newest].stamp, prediction.descriptor[newest])
+        self._recognition.doubt()
+
     def _while_lost(
         self, lost: _Lost, window: Window, prediction: WindowPrediction, corners: CornersOf, hints: Hints
     ) -> list[Estimate]:
@@ -243,7 +270,7 @@ class World:
             self.reasons = (f'lost: {error}',)
             raise LostError(self.reasons[0]) from error
         lost.added += lost.own.added
-        reason = 'no place in the map looks like it'
+        reason, waiting = 'no place in the map looks like it', False
         if window.guests:
             try:
                 decision, evidence = self._look_around(lost.own, window, prediction)
@@ -253,8 +280,8 @@ class World:
             else:
                 if decision.verdict is Verdict.ACCEPT:
                     return [self._found(lost.own, estimates[-1], decision.correction, evidence)]
-                reason = '; '.join(decision.reasons)
-        if self._config.lost_timeout and newest.stamp - lost.since > self._config.lost_timeout * 1e9:
+                reason, waiting = '; '.join(decision.reasons), decision.verdict is Verdict.WAIT
+        if not waiting and self._config.lost_timeout and newest.stamp - lost.since > self._config.lost_timeout * 1e9:
             return self._begin_anew(lost, estimates)
         self.reasons = (f'lost: {reason}',)
         raise LostError(self.reasons[0])

@@ -18,7 +18,6 @@ from vggt_ros.odometry.frontend import FrontEnd, Sight
 from vggt_ros.odometry.gravity import Gravity, GravitySource
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.metric import MetricSource, Solved
-from vggt_ros.odometry.quality import Gates
 from vggt_ros.odometry.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
 from vggt_ros.tracks import Tracker, TrackerConfig
@@ -83,7 +82,7 @@ class Pipeline:
         sources: Sequence[MetricSource] = (),
     ) -> None:
         self.predictor = predictor
-        self.odometry = World(odometry or OdometryConfig(gates=Gates.of(predictor.accuracy)), world)
+        self.odometry = World(odometry or OdometryConfig(accuracy=predictor.accuracy), world)
         self.front = FrontEnd()
         self.tracker = Tracker(tracker)
         self.sources = sources

@@ -174,12 +174,13 @@ class Accuracy:
     """Standard deviations of what a network predicts; the defaults are those assumed for VGGT-1B.
 
     rotation: rad, of a frame in its window. translation: likewise, share of the median depth. depth: log, of one frame
-    in its window. focal: relative.
+    in its window. surface: log, of a pixel against the rest of its frame. focal: relative.
     """
 
     rotation: float = float(np.radians(0.25))
     translation: float = 0.006
     depth: float = 0.015
+    surface: float = 0.02
     focal: float = 0.02
 
 

@@ -17,7 +17,6 @@ from vggt_ros.evaluation import runs
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.frontend import Sight
-from vggt_ros.odometry.quality import Gates
 from vggt_ros.pipeline import Pipeline, Solution
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
@@ -113,8 +112,7 @@ def run_pipeline(
 ) -> Live:
     """All frames through a pipeline of its own. predictor: in place of a simulated network with these errors."""
     network = predictor or SimulatedNetwork(scenario.truths, errors, seed, runs.LONGEST)
-    gates = Gates.of(network.accuracy)
-    pipeline = Pipeline(network, OdometryConfig(window=window, anchor_depths=window, gates=gates))
+    pipeline = Pipeline(network, OdometryConfig(window=window, anchor_depths=window, accuracy=network.accuracy))
     sights, solutions = [], []
     for sight, solved in drive(pipeline, scenario.frames, stride, delay):
         sights.append(sight)

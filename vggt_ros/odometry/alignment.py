@@ -58,7 +58,7 @@ class Anchor:
     confidence_map: np.ndarray | None = None
     confidence_window: np.ndarray | None = None
     fused: int = 1
-    pose_weight: int = 1
+    pose_weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

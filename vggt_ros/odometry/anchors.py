@@ -28,8 +28,9 @@ class Keyframe:
 
     T_map_camera: (4, 4). depth: (h, w) float32 z-depth in map units, NaN unknown; confidence: (h, w) float32 in
     [0, 1). K: (3, 3) in network pixels. descriptor: (C,). corners: that were tracked in it, if any. fused: number of
-    windows its depth has been averaged over; pose_weight: how many windows its pose is worth. drift: (3,) variance that
-    the windows up to this one have added to the map's rotation (rad^2), position (in the unit of then) and log scale.
+    windows its depth has been averaged over; pose_weight: how many poses by the network alone its pose is worth. drift:
+    (3,) variance that the windows up to this one have added to the map's rotation (rad^2), position (in the unit of
+    then) and log scale.
     """
 
     frame: Frame
@@ -40,7 +41,7 @@ class Keyframe:
     descriptor: np.ndarray
     corners: Corners | None = None
     fused: int = 1
-    pose_weight: int = 1
+    pose_weight: float = 1.0
     drift: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     @cached_property
@@ -71,7 +72,7 @@ class Keyframe:
         AMB3R-VO fuses its keyframes so. depth in map units, NaN unknown; None: the window was not asked.
         """
         self.T_map_camera = interpolate(self.T_map_camera, T_map_camera, 1 / (self.pose_weight + 1))
-        self.pose_weight = min(self.pose_weight + 1, MAX_FUSED)
+        self.pose_weight = max(self.pose_weight, min(self.pose_weight + 1, MAX_FUSED))
         if depth is not None and confidence is not None:
             self._fuse_depth(depth, confidence, self.fused)
             self._forget()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from vggt_ros.odometry.quality import Gates
+from vggt_ros.types import Accuracy
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class OdometryConfig:
     keyframe_distance: a frame becomes a keyframe when its pose distance (see anchors.py) from every keyframe that it
     could be confused with exceeds this. keyframes: how many are kept. initial_frames: frames needed to begin.
     min_confidence: depth below this weight is not published and not used. refine: whether tracked corners refine the
-    network's poses. gates: when a window is not believed.
+    network's poses. accuracy: of the network, to which everything else stands.
     """
 
     window: int = 8
@@ -27,13 +29,18 @@ class OdometryConfig:
     initial_frames: int = 2
     min_confidence: float = 0.02
     refine: bool = True
-    gates: Gates = field(default_factory=Gates)
+    accuracy: Accuracy = field(default_factory=Accuracy)
 
     def __post_init__(self) -> None:
         if self.window < 3:
             raise ValueError(f'window must hold at least 3 frames (two anchors and a new one), not {self.window}')
         if self.initial_frames < 2:
             raise ValueError(f'initial_frames must be at least 2, not {self.initial_frames}: one view has no scale')
+
+    @cached_property
+    def gates(self) -> Gates:
+        """When a window is not believed."""
+        return Gates.of(self.accuracy)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import invert
 from vggt_ros.odometry.alignment import Alignment
+from vggt_ros.types import Accuracy
 
-# What is supposed of the network before anything was seen: as good as this, worth so many anchors.
-_PRIOR_TRANSLATION, _PRIOR_ROTATION, _PRIOR_WEIGHT = 0.01, np.radians(0.4), 10.0
+_PRIOR_WEIGHT = 10.0  # anchors that what is supposed of the network is worth, before anything was seen
+_PRIOR_FACTOR = 1.6  # by which the network may be worse than it is known for
 _MEMORY = 200.0  # anchors; older ones are forgotten
 UNKNOWN = 1e6
 """Variance of what is not known at all."""
@@ -24,9 +25,14 @@ class PoseNoise:
     translation: squared share of the median depth; rotation: rad^2.
     """
 
-    translation: float = _PRIOR_TRANSLATION**2
-    rotation: float = _PRIOR_ROTATION**2
+    translation: float
+    rotation: float
     weight: float = _PRIOR_WEIGHT
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> PoseNoise:
+        """Before anything was seen."""
+        return cls((_PRIOR_FACTOR * accuracy.translation) ** 2, (_PRIOR_FACTOR * accuracy.rotation) ** 2)
 
     def learn(self, alignment: Alignment, depth: float) -> None:
         """One window more. An anchor's residual holds the error of the window and that of the map, which is smaller."""

@@ -35,6 +35,7 @@ from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
 
 LOST_AFTER = 2  # rejected windows in a row
 FRAME_SCALE = 0.015  # standard deviation of the log scale of one frame's depth within its window
+TIED = 25  # corners that two frames must both see to hang together, whatever their depth says
 NEWEST = 10  # keyframes that are not forgotten, whatever they look like
 
 
@@ -64,7 +65,7 @@ class Odometry:
         self.drift = np.zeros(3)
         self.metres = ScaleFilter()
         self.log_scale = 0.0
-        self._noise = PoseNoise()
+        self._noise = PoseNoise.of(self.config.accuracy)
         self._focal: np.ndarray | None = None
         self._rejected = 0
 
@@ -138,7 +139,9 @@ class Odometry:
         self.placed = placed
         for estimate in estimates:
             descriptor = prediction.descriptor[prediction.slot(estimate.frame.index)]
-            self._remember(estimate, descriptor, corners, not held and estimate.frame.index not in hints.blurred)
+            worth = 1.0 if held else placed.worth(prediction.slot(estimate.frame.index), self._noise)
+            worthy = not held and estimate.frame.index not in hints.blurred
+            self._remember(estimate, descriptor, corners, worth, worthy)
         return estimates
 
     def measure(self, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> Similarity | None:
@@ -224,7 +227,7 @@ class Odometry:
         if self.metres.locked:
             alignment = in_metres(alignment, self.metres.factor)
         config = self.config
-        return place(window, prediction, anchors, alignment, quality, corners, self._noise, config.min_confidence)
+        return place(window, prediction, anchors, alignment, quality, corners, self._noise, config)
 
     def _judge(
         self,
@@ -253,7 +256,8 @@ class Odometry:
         """The new frames in the map. Raises AlignmentError when the newest hangs on nothing that is known."""
         new = placed.window.new_slots
         views = [self._view(placed, slot) for slot in new]
-        tied = linked(placed.anchors or views[:1], views, self.config.gates.linked)
+        seen = placed.refined.ties[list(new)] >= TIED
+        tied = linked(placed.anchors or views[:1], views, self.config.gates.linked, seen)
         if not any(tied):
             raise AlignmentError('the new frames share no surface with the map')
         degraded = placed.quality is Quality.DEGRADED or not all(tied)
@@ -286,7 +290,7 @@ class Odometry:
         self.drift = self.drift + np.array([alignment.covariance[3, 3], alignment.covariance[0, 0], scale])
         for slot, keyframe in enumerate(placed.anchors):
             known = slot in placed.prediction.depth
-            depth = placed.depth(slot, refined=False) if known else None
+            depth = placed.depth(slot) if known else None
             keyframe.fuse(placed.raw(slot), depth, placed.prediction.confidence.get(slot))
 
     def _held(self, placed: Placed) -> list[Estimate]:
@@ -304,7 +308,7 @@ class Odometry:
         """A new frame as a keyframe would be: depth in map units where it is to be believed."""
         frame, prediction = placed.window.frames[slot], placed.prediction
         K = self._intrinsics(frame, prediction.maps[slot], prediction.K[slot])
-        depth = placed.depth(slot, refined=True)
+        depth = placed.depth(slot)
         return Keyframe(frame, placed.T[slot], depth, prediction.confidence[slot], K, prediction.descriptor[slot])
 
     def _estimate(
@@ -339,7 +343,9 @@ class Odometry:
         K[0, 0], K[1, 1] = np.exp(self._focal)
         return K
 
-    def _remember(self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, worthy: bool) -> None:
+    def _remember(
+        self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, pose_weight: float, worthy: bool
+    ) -> None:
         keyframe = Keyframe(
             estimate.frame,
             estimate.T_map_camera,
@@ -348,6 +354,7 @@ class Odometry:
             estimate.K,
             descriptor,
             corners(estimate.frame.index),
+            pose_weight=pose_weight,
             drift=self.drift,
         )
         self.latest = keyframe

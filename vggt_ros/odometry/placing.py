@@ -9,11 +9,12 @@ import numpy as np
 
 from vggt_ros.odometry.alignment import Alignment, Anchor, Similarity, align
 from vggt_ros.odometry.anchors import Keyframe, typical_depth
+from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.covariance import PoseNoise
 from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.quality import Quality
-from vggt_ros.odometry.refine import Refined, Slot, refine
+from vggt_ros.odometry.refine import RefineConfig, Refined, Slot, refine
 from vggt_ros.odometry.window import Window, at_network_pixels
 from vggt_ros.types import WindowPrediction
 
@@ -32,7 +33,7 @@ class Placed:
     """A window in the map.
 
     anchors: the keyframes in its first slots. T: (A + N, 4, 4) anchors and new frames, refined by corners, whose
-    covariances and changes of log depth are in ``refined``.
+    covariances and changes of depth are in ``refined``.
     """
 
     window: Window
@@ -57,17 +58,27 @@ class Placed:
         """(4, 4) the pose of any slot in the map as the network has it."""
         return self.similarity.pose(self.prediction.T_window_camera[slot])
 
-    def depth(self, slot: int, refined: bool) -> np.ndarray:
-        """(h, w) float32 map units, NaN where the network is not to be believed; refined: by corners, too."""
+    def depth(self, slot: int) -> np.ndarray:
+        """(h, w) float32 map units as this window has it, refined by corners; NaN where it is not to be believed."""
         frame, confidence = self.window.frames[slot], self.prediction.confidence[slot]
-        scale = self.similarity.scale * (float(np.exp(self.refined.log_depth[slot])) if refined else 1.0)
-        depth = (self.prediction.depth[slot] * scale).astype(np.float32)
+        depth = self.prediction.depth[slot] * self.similarity.scale
+        if slot < len(self.T):
+            depth = depth * self.refined.depth_factor(slot, depth.shape)
+        depth = depth.astype(np.float32)
         with np.errstate(invalid='ignore'):
             known = (depth > 0) & (confidence >= self.min_confidence)
         if frame.valid is not None:
             known &= at_network_pixels(frame.valid, self.prediction.maps[slot])
         depth[~known] = np.nan
         return depth
+
+    def worth(self, slot: int, noise: PoseNoise) -> float:
+        """How many poses by the network alone the pose of this slot is worth, at least 1."""
+        refined = self.refined.covariances[slot]
+        if refined is None:
+            return 1.0
+        raw = np.diag(noise.covariance(typical_depth(self.depth(slot))))
+        return max(1.0, float(np.min(raw / np.diag(refined))))
 
     def step_covariance(self, slot: int, depth: float, noise: PoseNoise) -> np.ndarray:
         """(6, 6) of the step from slot 0 to this one; map axes, times 4 when the window is DEGRADED."""
@@ -132,18 +143,18 @@ def place(
     quality: Quality,
     corners: CornersOf,
     noise: PoseNoise,
-    min_confidence: float,
+    config: OdometryConfig,
 ) -> Placed:
     """Everything where the alignment puts it, then refined by what was tracked, if anything was."""
     known = window.anchors + window.new
     T = np.stack([alignment.similarity.pose(one) for one in prediction.T_window_camera[:known]])
-    refined = Refined(T, [None] * known, np.zeros(known))
-    slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, min_confidence)
+    refined = Refined.unchanged(T)
+    slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, config.min_confidence)
     if sum(slot.corners is not None for slot in slots) > 1:
         depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
         sigma = np.sqrt(np.diag(noise.covariance(depth)))
-        refined = refine(slots, sigma[3], sigma[0])
-    return Placed(window, prediction, anchors, alignment, quality, refined, min_confidence)
+        refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
+    return Placed(window, prediction, anchors, alignment, quality, refined, config.min_confidence)
 
 
 def _slots(
@@ -156,6 +167,11 @@ def _slots(
     min_confidence: float,
 ) -> list[Slot]:
     """What the refinement is told of anchors and new frames: anchors stand where the map has them, with its depth."""
+
+    def known(number: int) -> np.ndarray:
+        depth = prediction.depth[number] * similarity.scale
+        return np.where(prediction.confidence[number] >= min_confidence, depth, np.nan)
+
     slots = []
     for number, frame in enumerate(window.frames[: len(T)]):
         pixel_map = prediction.maps[number]
@@ -164,10 +180,12 @@ def _slots(
             anchor = anchors[number]
             # Slot 0 is seen anew with this window's points: the step in odom must not begin at the last window's.
             held = number > 0 or len(anchors) == 1
-            slots.append(Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map, anchor.fused, held))
+            fresh = known(number) if number in prediction.depth else None
+            slots.append(
+                Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map, anchor.fused, held, fresh)
+            )
             continue
-        depth = prediction.depth[number] * similarity.scale
-        depth = np.where(prediction.confidence[number] >= min_confidence, depth, np.nan)
+        depth = known(number)
         first = not anchors and number == 0
         slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map, 1.0, first))
     return slots

@@ -85,14 +85,17 @@ def assess(
     return (Quality.DEGRADED if reasons else Quality.GOOD), tuple(reasons)
 
 
-def linked(placed: Sequence[Keyframe], new: Sequence[Keyframe], least: float) -> list[bool]:
+def linked(
+    placed: Sequence[Keyframe], new: Sequence[Keyframe], least: float, seen: np.ndarray | None = None
+) -> list[bool]:
     """For each new frame whether it shares surface with a placed frame, or with a new one that does.
 
     The network places frames that have nothing in common with the others somewhere, often with confidence. What it
-    says of them is consistent in itself only: their surfaces are not where the others see theirs.
+    says of them is consistent in itself only: their surfaces are not where the others see theirs. seen: (N,) bool, new
+    frames that are tied by what was tracked.
     """
-    tied = np.zeros(len(new), bool)
-    reached = list(placed)
+    tied = np.zeros(len(new), bool) if seen is None else seen.copy()
+    reached = [*placed, *(one for one, known in zip(new, tied, strict=True) if known)]
     while reached and not tied.all():
         loose = [number for number, one in enumerate(tied) if not one]
         frames = [new[number] for number in loose]

@@ -1,46 +1,63 @@
-"""Poses of a window refined by tracked corners: the pixel is a better ruler than the network's pose head.
+"""A window refined by tracked corners: the pixel is a better ruler than the network's heads.
 
-The network places every frame with an error of its own. Corners that were followed from frame to frame (klt.py) see
-the same physical points to a fraction of a pixel; with the points' places taken from the depth of the *other* frames,
-each new frame is moved until it sees them where it did. AIM-SLAM (0.061 m with rays only, 0.031 m with pixels)
-and HyVGGT-VO do it with their own optimisers; here it is a few Gauss-Newton steps per frame around the network's pose,
-which stays as a prior, so that frames with few corners stay where they were.
+The network places every frame, and every pixel's depth, with an error of its own. Corners that were followed from frame
+to frame (klt.py) see the same physical points to a fraction of a pixel. So poses and points are adjusted together
+until the points lie where the frames see them (bundle adjustment, Triggs et al. 2000; the points are eliminated by a
+Schur complement, their section 6.1), with everything that the network says as a prior: each frame's pose, its log depth
+up to a factor of its own, and every pixel's depth on top of that. Where the camera hardly moves the network decides,
+where there is parallax the corners do, each by how exact it is. Then every depth map is bent smoothly until it passes
+through its points.
+
+AIM-SLAM (0.061 m with rays only, 0.031 m with pixels) and HyVGGT-VO refine poses by pixels too, with their own
+optimisers. Refining poses alone, against points with the network's depth, leaves its errors of depth in the poses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.camera import PixelMap, invert, project, rays, transform
+from vggt_ros.camera import PixelMap, rays, transform
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.transfer import depth_at
+from vggt_ros.types import Accuracy
 
-ROUNDS = 2  # points are placed again after the frames have moved
-STEPS = 4
-MIN_POINTS = 12
-OUTLIER = 0.05  # of the depth: a place this far from the mean of all counts a quarter
+STEPS = 8
+MIN_POINTS = 12  # corners that a frame must share with others to be moved
+OUTLIER = 0.05  # of the depth: at the start a place this far from the mean of all counts a quarter
+CAUCHY = 2.385  # standard deviations: 95 % efficient for normal errors
+GRID = (4, 5)  # rows and columns of the smooth correction of a depth map
+_POSE = 6  # translation and rotation vector in the map's axes, rotation applied from the left; then the log factor
+_FREE = _POSE + 1
 
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """How corners and network are weighed against each other.
+    """How corners and network are weighed against each other; standard deviations.
 
-    pixel: standard deviation of a point seen in a frame, px at 518. independent: corners that err independently; more
-    do not count for more, because depth errs smoothly.
-    rotation (rad), translation (share of the median depth): least standard deviation of the network's pose. huber: in
-    standard deviations. step: frames are not moved by more than so many standard deviations of the network's pose.
+    pixel: a point seen in a frame, px at 518. rotation (rad), translation (share of the median depth): least of the
+    network's pose. frame: log of one frame's depth; surface: log of a pixel's depth against its frame's; independent:
+    pixels of a frame that err independently, more do not count for more, because depth errs smoothly. step: frames are
+    not moved by more than so many standard deviations of the network's pose.
     """
 
-    pixel: float = 2.0
-    independent: float = 20.0
+    pixel: float = 1.0
     rotation: float = float(np.radians(0.1))
     translation: float = 0.003
-    huber: float = 1.345
+    frame: float = Accuracy.depth
+    surface: float = Accuracy.surface
+    independent: float = 20.0
     step: float = 5.0
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> RefineConfig:
+        """For a network of this accuracy."""
+        return cls(frame=accuracy.depth, surface=accuracy.surface)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +65,27 @@ class Refined:
     """A window after refinement.
 
     T_map_camera: (S, 4, 4). covariances: per slot (6, 6), translation and rotation in the map's axes, None where a
-    frame was not moved. log_depth: (S,) what to add to the log of each frame's depth, so that it agrees with the
-    others'.
+    frame was not moved. log_depth: per slot ``GRID`` of what to add to the log of the depth that this window gave it,
+    None for nothing. ties: (S,) corners of each slot that a fixed one sees too, and that agree.
     """
 
     T_map_camera: np.ndarray
     covariances: list[np.ndarray | None]
-    log_depth: np.ndarray
+    log_depth: list[np.ndarray | None]
+    ties: np.ndarray
+
+    @classmethod
+    def unchanged(cls, T_map_camera: np.ndarray) -> Refined:
+        """Nothing was tracked."""
+        count = len(T_map_camera)
+        return cls(T_map_camera, [None] * count, [None] * count, np.zeros(count, int))
+
+    def depth_factor(self, slot: int, shape: tuple[int, ...]) -> np.ndarray | float:
+        """What to multiply a slot's depth (h, w) with."""
+        grid = self.log_depth[slot]
+        if grid is None:
+            return 1.0
+        return np.exp(cv2.resize(grid.astype(np.float32), shape[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +93,8 @@ class Slot:
     """What is known of one frame of the window.
 
     T_map_camera: (4, 4) as the network has it. corners: of its image. depth: (h, w) map units, NaN unknown, or None; K:
-    (3, 3) in source pixels; weight: how much its depth counts (windows it was averaged over). fixed: stays.
+    (3, 3) in source pixels; weight: how much its depth counts (windows it was averaged over). fixed: stays. fresh: for
+    a frame of the map the depth that this window gave it, (h, w) map units, if any.
     """
 
     T_map_camera: np.ndarray
@@ -72,164 +104,310 @@ class Slot:
     map: PixelMap
     weight: float
     fixed: bool
+    fresh: np.ndarray | None = None
 
 
 def refine(
-    slots: Sequence[Slot], rotation_sigma: float, translation_sigma: float, config: RefineConfig | None = None
+    slots: Sequence[Slot],
+    rotation_sigma: float,
+    translation_sigma: float,
+    config: RefineConfig | None = None,
+    scale_sigma: float = 0.0,
 ) -> Refined:
     """Move every slot that is not fixed.
 
     rotation_sigma (rad), translation_sigma (map units): standard deviation per axis of the network's poses.
+    scale_sigma: of the log of the factor that brought the depth of the new frames into map units.
     """
     config = config or RefineConfig()
     T = np.stack([slot.T_map_camera for slot in slots])
+    sights = _sights(slots)
+    if sights is None or all(slot.fixed for slot in slots):
+        return Refined.unchanged(T)
+    problem = _Problem(slots, sights, rotation_sigma, translation_sigma, scale_sigma, config)
+    covariance = problem.solve()
     covariances: list[np.ndarray | None] = [None] * len(slots)
-    log_depth = np.zeros(len(slots))
-    ids = [slot.corners.id for slot in slots if slot.corners is not None]
-    known = np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
-    lifts = [_lift(slot, known) for slot in slots]
-    for _ in range(ROUNDS):
-        cloud = _Cloud(len(known), slots, lifts, T)
-        for number, slot in enumerate(slots):
-            if slot.fixed or slot.corners is None:
-                continue
-            rows = np.searchsorted(known, slot.corners.id)
-            landmarks, trust = cloud.without(number)
-            usable = trust[rows] > 0
-            if usable.sum() < MIN_POINTS:
-                continue
-            T[number], covariances[number] = _solve(
-                T[number],
-                slot.T_map_camera,
-                landmarks[rows[usable]],
-                slot.corners.uv[usable],
-                slot.K,
-                slot.corners.unit * config.pixel,
-                rotation_sigma,
-                translation_sigma,
-                config,
-            )
-            moved = covariances[number] is not None
-            log_depth[number] = (
-                _depth_step(T[number], lifts[number], landmarks, trust, cloud.shares[number]) if moved else 0.0
-            )
-    return Refined(T, covariances, log_depth)
+    counts = np.bincount(sights.slot, minlength=len(slots))
+    moved = problem.moved()
+    kept = np.zeros(len(slots), bool)
+    for number, slot in enumerate(slots):
+        kept[number] = counts[number] >= MIN_POINTS and (slot.fixed or bool((moved[number] <= config.step).all()))
+        if kept[number] and not slot.fixed:
+            T[number] = problem.T[number]
+            start = _FREE * number
+            covariances[number] = covariance[start : start + _POSE, start : start + _POSE]
+    log_depth = [problem.bend(number) if ok else None for number, ok in enumerate(kept)]
+    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0))
 
 
-_Lift = tuple[np.ndarray, np.ndarray]
-"""Rows (N,) of the corners that have depth, and their points (N, 3) in the camera's frame."""
+class _Sights(NamedTuple):
+    """Every corner in every slot that another slot sees too, sorted by slot: (M,) slot, point, depth (NaN unknown), and
+    (M, 2) pixel; ``points`` in all.
+    """
+
+    slot: np.ndarray
+    point: np.ndarray
+    uv: np.ndarray
+    z: np.ndarray
+    points: int
+
+    def only(self, kept: np.ndarray) -> _Sights:
+        """Those of the points (N,) bool that are kept."""
+        row = kept[self.point]
+        number = np.cumsum(kept) - 1
+        return _Sights(self.slot[row], number[self.point[row]], self.uv[row], self.z[row], int(kept.sum()))
 
 
-class _Cloud:
-    """Every corner's place in the map: the mean of what the frames that see it say, by the weight of their depth."""
-
-    def __init__(self, count: int, slots: Sequence[Slot], lifts: Sequence[_Lift], T: np.ndarray) -> None:
-        self.lifts = lifts
-        self.points = [transform(pose, local) for (_, local), pose in zip(lifts, T, strict=True)]
-        # Depth errs in proportion.
-        prior = [
-            slot.weight / np.maximum(local[:, 2], 1e-6) ** 2 for slot, (_, local) in zip(slots, lifts, strict=True)
-        ]
-        self.shares = prior
-        self._sum(count)
-        for _ in range(2):
-            # Single wrong depths (edges, glass) must not bend the mean.
-            mean = self.total / np.where(self.weight > 0, self.weight, 1.0)[:, None]
-            self.shares = [
-                share / (1 + (np.linalg.norm(points - mean[rows], axis=1) / (OUTLIER * local[:, 2])) ** 2) ** 2
-                for share, points, (rows, local) in zip(prior, self.points, lifts, strict=True)
-            ]
-            self._sum(count)
-
-    def _sum(self, count: int) -> None:
-        self.total, self.weight = np.zeros((count, 3)), np.zeros(count)
-        for (rows, _), points, share in zip(self.lifts, self.points, self.shares, strict=True):
-            self.total[rows] += points * share[:, None]
-            self.weight[rows] += share
-
-    def without(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places (N, 3) and weights (N,), 0 = unknown, as the other frames have them.
-
-        A frame's own depth cannot tell where the frame is.
-        """
-        rows, points, share = self.lifts[number][0], self.points[number], self.shares[number]
-        total, weight = self.total.copy(), self.weight.copy()
-        total[rows] -= points * share[:, None]
-        weight[rows] -= share
-        weight[weight < 1e-9 * self.weight] = 0.0
-        return total / np.where(weight > 0, weight, 1.0)[:, None], weight
+def _sights(slots: Sequence[Slot]) -> _Sights | None:
+    """None when there is nothing to hold on to."""
+    usable = [number for number, slot in enumerate(slots) if slot.corners is not None]
+    while True:
+        ids = [slots[number].corners.id for number in usable]  # type: ignore[union-attr]
+        known, seen = np.unique(np.concatenate(ids), return_counts=True) if ids else (np.zeros(0, int), np.zeros(0))
+        known = known[seen > 1]
+        enough = [number for number, one in zip(usable, ids, strict=True) if np.isin(one, known).sum() >= MIN_POINTS]
+        if len(enough) == len(usable):
+            break
+        usable = enough
+    if len(usable) < 2:
+        return None
+    parts = []
+    for number in usable:
+        slot = slots[number]
+        assert slot.corners is not None
+        row = np.isin(slot.corners.id, known)
+        uv = slot.corners.uv[row].astype(np.float64)
+        z = np.full(len(uv), np.nan)
+        if slot.depth is not None:
+            z = depth_at(slot.depth, slot.map.to_network(uv))
+        parts.append((np.full(len(uv), number), np.searchsorted(known, slot.corners.id[row]), uv, z))
+    sights = _Sights(*(np.concatenate(one) for one in zip(*parts, strict=True)), points=len(known))
+    # A point whose depth nobody knows could be triangulated, but says nothing about the unit.
+    placed = np.bincount(sights.point, np.isfinite(sights.z), sights.points) > 0
+    sights = sights.only(placed)
+    return sights if sights.points >= MIN_POINTS else None
 
 
-def _depth_step(T: np.ndarray, lift: _Lift, landmarks: np.ndarray, trust: np.ndarray, share: np.ndarray) -> float:
-    """How far a frame's log depth is to go towards what the others say: all of it where they are many, half for one."""
-    rows, local = lift
-    z = transform(invert(T), landmarks[rows])[:, 2]
-    usable = (trust[rows] > 0) & (z > 0)
-    if usable.sum() < MIN_POINTS:
-        return 0.0
-    part = np.median(trust[rows][usable] / (trust[rows][usable] + share[usable]))
-    return float(part * np.median(np.log(z[usable] / local[usable, 2])))
+class _Problem:
+    """Gauss-Newton on poses, log factors of depth, and points."""
 
-
-def _lift(slot: Slot, known: np.ndarray) -> _Lift:
-    if slot.corners is None or slot.depth is None:
-        return np.zeros(0, np.int64), np.zeros((0, 3))
-    uv = slot.corners.uv
-    z = depth_at(slot.depth, slot.map.to_network(uv))
-    usable = np.isfinite(z)
-    return np.searchsorted(known, slot.corners.id[usable]), rays(uv[usable], slot.K) * z[usable, None]
-
-
-def _solve(
-    T: np.ndarray,
-    T_prior: np.ndarray,
-    landmarks: np.ndarray,
-    uv: np.ndarray,
-    K: np.ndarray,
-    sigma: float,
-    rotation_sigma: float,
-    translation_sigma: float,
-    config: RefineConfig,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Gauss-Newton on (translation, rotation vector), both in the map's axes, rotation applied from the left."""
-    depth = float(np.median(np.linalg.norm(landmarks - T_prior[:3, 3], axis=1)))
-    sigmas = np.repeat(
-        [max(translation_sigma, config.translation * depth), max(rotation_sigma, config.rotation)], 3
-    ).astype(float)
-    prior = np.diag(1 / sigmas**2)
-    focal = np.array([K[0, 0], K[1, 1]])
-    T = T.copy()
-    information = prior
-    for _ in range(STEPS):
-        R = T[:3, :3]
-        local = transform(invert(T), landmarks)
-        front = local[:, 2] > 0.05 * depth
-        if front.sum() < MIN_POINTS:
-            return T_prior, None
-        x, target = local[front], uv[front]
-        residual = (target - project(x, K)) / sigma
-        size = np.linalg.norm(residual, axis=1)
-        weight = np.minimum(1.0, config.huber / np.maximum(size, 1e-9)) * min(1.0, config.independent / len(x))
-        # d uv / d local, local = R^T (X - t): dt -> -R^T dt, turn w (map axes) -> R^T (X - t) x w
-        J_local = np.zeros((len(x), 2, 3))
-        J_local[:, 0, 0], J_local[:, 0, 2] = focal[0] / x[:, 2], -focal[0] * x[:, 0] / x[:, 2] ** 2
-        J_local[:, 1, 1], J_local[:, 1, 2] = focal[1] / x[:, 2], -focal[1] * x[:, 1] / x[:, 2] ** 2
-        J_map = J_local @ R.T / sigma  # (N, 2, 3)
-        lever = landmarks[front] - T[:3, 3]
-        J = np.concatenate([-J_map, np.cross(J_map, lever[:, None, :], axis=-1)], axis=2)
-        weighted = J * weight[:, None, None]
-        information = prior + np.einsum('nij,nik->jk', weighted, J)
-        difference = np.concatenate(
-            [
-                T_prior[:3, 3] - T[:3, 3],
-                Rotation.from_matrix(T_prior[:3, :3] @ T[:3, :3].T).as_rotvec(),
-            ]
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        sights: _Sights,
+        rotation_sigma: float,
+        translation_sigma: float,
+        scale_sigma: float,
+        config: RefineConfig,
+    ) -> None:
+        self.slots, self.sights, self.config = slots, sights, config
+        self.T0 = np.stack([slot.T_map_camera for slot in slots])
+        self.T = self.T0.copy()
+        self.factor = np.zeros(len(slots))
+        self.known = np.isfinite(sights.z)
+        self.log_z = np.log(np.where(self.known, sights.z, 1.0))
+        self.K = np.stack([slot.K for slot in slots])
+        unit = np.array([1.0 if slot.corners is None else slot.corners.unit for slot in slots])
+        self.pixel = config.pixel * unit[sights.slot]
+        weight = np.array([slot.weight for slot in slots])
+        self.points = self._start(weight)
+        self.depth = float(np.median(sights.z[self.known]))
+        counts = np.bincount(sights.slot, self.known, len(slots))
+        self.share = np.minimum(1.0, config.independent / np.maximum(counts, 1))[sights.slot]
+        self.sigma = np.repeat(
+            [max(translation_sigma, config.translation * self.depth), max(rotation_sigma, config.rotation)], 3
         )
-        right = np.einsum('nij,ni->j', weighted, residual) + prior @ difference
-        step = np.linalg.solve(information, right)
-        T[:3, 3] += step[:3]
-        T[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ T[:3, :3]
-    moved = np.concatenate([T[:3, 3] - T_prior[:3, 3], Rotation.from_matrix(T[:3, :3] @ T_prior[:3, :3].T).as_rotvec()])
-    if (np.abs(moved) > config.step * sigmas).any():
-        return T_prior, None
-    return T, np.linalg.inv(information)
+        self.free = np.array([not slot.fixed for slot in slots])
+        variance = config.frame**2 / weight + np.where(self.free, scale_sigma**2, 0.0)
+        # What is fixed has no variance: its rows are taken out of the system.
+        self.prior = np.stack([np.append(1 / self.sigma**2, 1 / one) for one in variance])
+        self.order = np.argsort(sights.point, kind='stable')
+        self.first = np.searchsorted(sights.point[self.order], np.arange(sights.points))
+        self.rows = [np.flatnonzero(sights.slot == number) for number in range(len(slots))]
+
+    def _start(self, weight: np.ndarray) -> np.ndarray:
+        """(N, 3) every point where the frames that see it put it, in the mean by the weight of their depth."""
+        sights, known = self.sights, self.known
+        z = np.where(known, sights.z, 1.0)
+        places = np.empty((len(z), 3))
+        for number, slot in enumerate(self.slots):
+            row = sights.slot == number
+            places[row] = transform(slot.T_map_camera, rays(sights.uv[row], slot.K) * z[row, None])
+        # Depth errs in proportion. Single wrong depths (edges, glass) must not bend the mean.
+        prior = np.where(known, weight[sights.slot] / z**2, 0.0)
+        share = prior
+        for _ in range(3):
+            total = np.bincount(sights.point, share, sights.points)
+            sums = [np.bincount(sights.point, share * one, sights.points) for one in places.T]
+            mean = np.stack(sums, axis=1) / total[:, None]
+            share = prior / (1 + (np.linalg.norm(places - mean[sights.point], axis=1) / (OUTLIER * z)) ** 2) ** 2
+        return mean
+
+    def solve(self) -> np.ndarray:
+        """The covariance (7 S, 7 S) of poses and log factors after the last step; 0 for what is fixed."""
+        count = len(self.slots)
+        loose = np.ones((count, _FREE), bool)
+        loose[~self.free, :_POSE] = False
+        for _ in range(STEPS):
+            system, right, back = self._system()
+            kept = np.flatnonzero(loose.ravel())
+            step = np.zeros(count * _FREE)
+            step[kept] = np.linalg.solve(system[np.ix_(kept, kept)], right[kept])
+            self._move(step.reshape(count, _FREE), back(step))
+            if np.abs(step.reshape(count, _FREE)[:, :3]).max() < 1e-4 * self.depth and np.abs(step).max() < 1e-4:
+                break
+        covariance = np.zeros_like(system)
+        covariance[np.ix_(kept, kept)] = np.linalg.inv(system[np.ix_(kept, kept)])
+        return covariance
+
+    def _move(self, step: np.ndarray, points: np.ndarray) -> None:
+        self.T[:, :3, 3] += step[:, :3]
+        turn = Rotation.from_rotvec(step[:, 3:_POSE]).as_matrix()
+        self.T[self.free, :3, :3] = (turn @ self.T[:, :3, :3])[self.free]
+        self.factor += step[:, _POSE]
+        # A point with little parallax must not jump behind the camera.
+        size = np.linalg.norm(points, axis=1)
+        self.points += points * np.minimum(1.0, 0.3 * self.depth / np.maximum(size, 1e-12))[:, None]
+
+    def _residuals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Whitened (M, 3): pixel and log depth, measured minus predicted; their weights; the points (M, 3) as seen."""
+        slot, point = self.sights.slot, self.sights.point
+        lever = self.points[point] - self.T[slot, :3, 3]
+        x = np.einsum('nji,nj->ni', self.T[slot, :3, :3], lever)
+        front = x[:, 2] > 0.05 * self.depth
+        z = np.where(front, x[:, 2], 1.0)
+        residual = np.empty((len(x), 3))
+        for axis in (0, 1):
+            seen = self.K[slot, axis, axis] * x[:, axis] / z + self.K[slot, axis, 2]
+            residual[:, axis] = (self.sights.uv[:, axis] - seen) / self.pixel
+        off = self.log_z + self.factor[slot] - np.log(z)
+        residual[:, 2] = np.where(self.known & front, off / self.config.surface, 0.0)
+        weight = np.empty_like(residual)
+        weight[:, :2] = (front / (1 + (residual[:, :2] ** 2).sum(1) / CAUCHY**2))[:, None]
+        weight[:, 2] = self.share * (front & self.known) / (1 + (residual[:, 2] / CAUCHY) ** 2)
+        return residual, weight, x
+
+    def _system(self) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """The reduced normal equations of poses and factors, and what turns their solution into steps of the points."""
+        slot, point, count = self.sights.slot, self.sights.point, len(self.slots)
+        residual, weight, x = self._residuals()
+        z = np.where(x[:, 2] > 0.05 * self.depth, x[:, 2], 1.0)
+        local = np.zeros((len(x), 3, 3))  # derivatives by the point as the camera has it
+        for axis in (0, 1):
+            focal = self.K[slot, axis, axis] / self.pixel
+            local[:, axis, axis], local[:, axis, 2] = focal / z, -focal * x[:, axis] / z**2
+        local[:, 2, 2] = 1 / z / self.config.surface
+        # x = R^T (X - t): dt -> -R^T dt, a turn w (map axes) -> R^T (X - t) x w
+        by_point = local @ np.swapaxes(self.T[slot, :3, :3], 1, 2)
+        lever = self.points[point] - self.T[slot, :3, 3]
+        by_slot = np.zeros((len(x), 3, _FREE))
+        by_slot[:, :, :3] = -by_point
+        by_slot[:, :, 3:_POSE] = np.cross(by_point, lever[:, None, :])
+        by_slot[:, 2, _POSE] = -1 / self.config.surface
+        weighted = by_point * weight[:, :, None]
+        V = self._sum_by_point(np.swapaxes(weighted, 1, 2) @ by_point)
+        V += np.eye(3) * (1e-3 / self.depth) ** 2
+        pull = self._sum_by_point((weighted * residual[:, :, None]).sum(1))
+        blocks = np.zeros((self.sights.points, count, _FREE, 3))
+        blocks[point, slot] = np.swapaxes(by_slot, 1, 2) @ weighted
+        coupling = blocks.reshape(self.sights.points, count * _FREE, 3)
+        inverse = np.linalg.inv(V)
+        solved = coupling @ inverse
+        flat = solved.transpose(1, 0, 2).reshape(count * _FREE, -1)
+        system = -flat @ coupling.transpose(1, 0, 2).reshape(count * _FREE, -1).T
+        right = -flat @ pull.reshape(-1)
+        difference = self._difference()
+        for number, rows in enumerate(self.rows):
+            block = slice(_FREE * number, _FREE * (number + 1))
+            A = by_slot[rows].reshape(-1, _FREE)
+            W = A * weight[rows].reshape(-1, 1)
+            system[block, block] += W.T @ A + np.diag(self.prior[number])
+            right[block] += W.T @ residual[rows].reshape(-1) + self.prior[number] * difference[number]
+
+        def back(step: np.ndarray) -> np.ndarray:
+            return np.einsum('nij,nj->ni', inverse, pull - np.einsum('nai,a->ni', coupling, step))
+
+        return system, right, back
+
+    def _sum_by_point(self, values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values[self.order], self.first, axis=0)
+
+    def _difference(self) -> np.ndarray:
+        """(S, 7) what the network says minus what is."""
+        turn = Rotation.from_matrix(self.T0[:, :3, :3] @ np.swapaxes(self.T[:, :3, :3], 1, 2)).as_rotvec()
+        return np.concatenate([self.T0[:, :3, 3] - self.T[:, :3, 3], turn, -self.factor[:, None]], axis=1)
+
+    def moved(self) -> np.ndarray:
+        """(S, 6) how far every pose has gone, in the network's standard deviations."""
+        return np.abs(self._difference()[:, :_POSE]) / self.sigma
+
+    def ties(self) -> np.ndarray:
+        """(S,) corners that a fixed slot sees as well, and that lie where both see them."""
+        residual, _, _ = self._residuals()
+        agreed = (residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
+        anchored = np.zeros(self.sights.points, bool)
+        anchored[self.sights.point[agreed & ~self.free[self.sights.slot]]] = True
+        return np.bincount(self.sights.slot[agreed & anchored[self.sights.point]], minlength=len(self.slots))
+
+    def bend(self, number: int) -> np.ndarray | None:
+        """``GRID`` of the smooth change of log depth that takes a slot's depth to its points, None where it has none.
+
+        Least squares: a bilinear grid through the points, whose neighbours differ by about ``surface``; the mean of a
+        frame without points nearby is the slot's log factor.
+        """
+        slot, config = self.slots[number], self.config
+        rows = self.rows[number]
+        _, weight, x = self._residuals()
+        if slot.fresh is None:
+            known, log_z = self.known[rows], self.log_z[rows]
+        else:
+            z = depth_at(slot.fresh, slot.map.to_network(self.sights.uv[rows]))
+            known = np.isfinite(z)
+            log_z = np.log(np.where(known, z, 1.0))
+        known &= x[rows, 2] > 0.05 * self.depth
+        if slot.depth is None or known.sum() < MIN_POINTS:
+            return None
+        wanted = np.log(x[rows[known], 2]) - log_z[known]
+        agreed = weight[rows[known], 0]
+        # One factor for the whole frame first, then what is left of it.
+        middle = float(np.median(wanted))
+        left = wanted - middle
+        agreed = agreed / (1 + (left / (CAUCHY * config.surface)) ** 2)
+        size = slot.map.size
+        at = slot.map.to_network(self.sights.uv[rows[known]])
+        B = _bilinear(at, size)
+        S = _steps()
+        normal = (B.T * agreed) @ B / (0.5 * config.surface) ** 2
+        normal += (S.T @ S) / config.surface**2 + np.eye(B.shape[1]) * (0.1 / config.surface) ** 2
+        grid = np.linalg.solve(normal, (B.T * agreed) @ left / (0.5 * config.surface) ** 2)
+        return middle + grid.reshape(GRID)
+
+
+def _bilinear(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N, cells) weights of the cells of ``GRID`` at pixels (N, 2) of an image of ``size``, as cv2.resize has them."""
+    weights = np.zeros((len(uv), *GRID))
+    places = []
+    for axis, cells in ((1, GRID[0]), (0, GRID[1])):
+        at = np.clip((uv[:, axis] + 0.5) * cells / size[axis] - 0.5, 0, cells - 1)
+        low = np.minimum(at.astype(int), cells - 2)
+        places.append((low, at - low))
+    (row, down), (column, right) = places
+    number = np.arange(len(uv))
+    for i, by_row in ((0, 1 - down), (1, down)):
+        for j, by_column in ((0, 1 - right), (1, right)):
+            weights[number, row + i, column + j] = by_row * by_column
+    return weights.reshape(len(uv), -1)
+
+
+def _steps() -> np.ndarray:
+    """(edges, cells) differences of neighbouring cells of ``GRID``."""
+    cells = np.arange(GRID[0] * GRID[1]).reshape(GRID)
+    pairs = np.concatenate(
+        [
+            np.stack([cells[1:].ravel(), cells[:-1].ravel()], 1),
+            np.stack([cells[:, 1:].ravel(), cells[:, :-1].ravel()], 1),
+        ]
+    )
+    steps = np.zeros((len(pairs), cells.size))
+    steps[np.arange(len(pairs)), pairs[:, 0]], steps[np.arange(len(pairs)), pairs[:, 1]] = 1.0, -1.0
+    return steps

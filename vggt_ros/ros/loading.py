@@ -12,7 +12,6 @@ from vggt_ros.network.checkpoint import CheckpointError
 from vggt_ros.odometry import posegraph
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.metric import MetricSource
-from vggt_ros.odometry.quality import Gates
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.intake import FrameMaker, Intake
@@ -74,7 +73,7 @@ def make_pipeline(
             keyframe_distance=settings['keyframe_distance'],
             refine=settings['refine'],
             min_confidence=settings['min_confidence'],
-            gates=Gates.of(predictor.accuracy),
+            accuracy=predictor.accuracy,
         ),
         TrackerConfig(settings['max_tracks'], settings['min_track_score']),
         WorldConfig(loops, settings['lost_timeout']),

@@ -64,7 +64,7 @@ def test_pose_is_the_running_mean_of_the_windows():
     one = keyframe(poses[0])
     depth = one.depth.copy()
     for T in poses[1:]:
-        one.fuse(T, None, None)
+        one.fuse(one.with_window(T), None, None)
     np.testing.assert_allclose(one.T_map_camera[:3, 3], poses[:, :3, 3].mean(0), atol=1e-12)
     # About one axis the mean of rotations is the mean of angles.
     mean = Rotation.from_rotvec(turns.mean() * axis).as_matrix() @ base[:3, :3]
@@ -83,7 +83,7 @@ def test_later_windows_count_like_the_tenth():
     assert one.fused == one.pose_weight == MAX_FUSED
     moved = T.copy()
     moved[:3, 3] += [0.11, 0, 0]
-    one.fuse(moved, np.full((6, 8), 3.3, np.float32), trust)
+    one.fuse(one.with_window(moved), np.full((6, 8), 3.3, np.float32), trust)
     np.testing.assert_allclose(one.depth, 3.0 * 1.1 ** (1 / (MAX_FUSED + 1)), rtol=1e-6)
     np.testing.assert_allclose(one.T_map_camera[:3, 3] - T[:3, 3], [0.11 / (MAX_FUSED + 1), 0, 0], atol=1e-12)
 
@@ -132,7 +132,7 @@ def test_what_is_derived_follows_the_averaging():
     median, points = one.median_depth, one.points()
     moved = T.copy()
     moved[:3, 3] += [0.2, 0, 0]
-    one.fuse(moved, one.depth * np.float32(1.1), one.confidence)
+    one.fuse(one.with_window(moved), one.depth * np.float32(1.1), one.confidence)
     assert one.median_depth == pytest.approx(median * 1.1**0.5, rel=1e-5)
     expected = (points - T[:3, 3]) * 1.1**0.5 + T[:3, 3] + [0.1, 0, 0]
     np.testing.assert_allclose(one.points(), expected, atol=1e-5)

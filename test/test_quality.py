@@ -11,6 +11,7 @@ from exact_keyframe import SIZE, K, keyframe
 from vggt_ros.odometry.alignment import Alignment, Anchor, Similarity, align
 from vggt_ros.odometry.covariance import PoseNoise
 from vggt_ros.odometry.quality import Gates, Quality, assess, linked
+from vggt_ros.types import Accuracy
 
 DEPTH = 4.0
 FINE = Alignment(Similarity(1.0, np.eye(3), np.zeros(3)), 0.01, np.radians(0.5), 0.01 * DEPTH, 0.9, np.eye(6))
@@ -159,7 +160,7 @@ def simulated(rng, rotation, translation, weights, depth=3.0):
 def test_the_noise_is_learnt(rotation, translation, weights):
     sigmas = []
     for seed in range(3):
-        rng, noise = np.random.default_rng(seed), PoseNoise()
+        rng, noise = np.random.default_rng(seed), PoseNoise.of(Accuracy())
         for _ in range(120):
             noise.learn(simulated(rng, np.radians(rotation), translation, weights), 3.0)
         sigmas.append(np.sqrt(np.diag(noise.covariance(3.0))))
@@ -169,21 +170,22 @@ def test_the_noise_is_learnt(rotation, translation, weights):
 
 
 def test_one_anchor_teaches_nothing_and_the_order_does_not_matter():
-    rng, noise = np.random.default_rng(0), PoseNoise()
+    rng, noise = np.random.default_rng(0), PoseNoise.of(Accuracy())
     noise.learn(simulated(rng, 0.1, 0.1, (1,)), 3.0)
-    assert noise == PoseNoise()
+    assert noise == PoseNoise.of(Accuracy())
     alignment = simulated(rng, 0.01, 0.02, (1, 2, 3, 5, 10))
     order = rng.permutation(5)
     names = ('offsets', 'angles', 'shares')
     other = replace(alignment, **{name: getattr(alignment, name)[order] for name in names})
-    forth, back = PoseNoise(), PoseNoise()
+    forth, back = (PoseNoise.of(Accuracy()) for _ in range(2))
     forth.learn(alignment, 3.0)
     back.learn(other, 3.0)
     np.testing.assert_allclose(forth.covariance(3.0), back.covariance(3.0), rtol=1e-12)
 
 
 def test_covariance_is_in_units_of_the_depth():
-    near, far = PoseNoise().covariance(1.0), PoseNoise().covariance(3.0)
+    noise = PoseNoise.of(Accuracy())
+    near, far = noise.covariance(1.0), noise.covariance(3.0)
     np.testing.assert_allclose(far[:3, :3], 9 * near[:3, :3])
     np.testing.assert_allclose(far[3:, 3:], near[3:, 3:])
 

@@ -66,12 +66,16 @@ class Keyframe:
         """(N, 3) a coarse sample of the surface that it sees, in the map."""
         return camera.transform(self.T_map_camera, self._sample)
 
+    def with_window(self, T_map_camera: np.ndarray) -> np.ndarray:
+        """(4, 4) the mean of its pose and of what one more window says, each by its weight."""
+        return interpolate(self.T_map_camera, T_map_camera, 1 / (self.pose_weight + 1))
+
     def fuse(self, T_map_camera: np.ndarray, depth: np.ndarray | None, confidence: np.ndarray | None) -> None:
         """Average in what one more window says: running mean of pose and log depth, weighted by confidence.
 
         AMB3R-VO fuses its keyframes so. depth in map units, NaN unknown; None: the window was not asked.
         """
-        self.T_map_camera = interpolate(self.T_map_camera, T_map_camera, 1 / (self.pose_weight + 1))
+        self.T_map_camera = T_map_camera
         self.pose_weight = max(self.pose_weight, min(self.pose_weight + 1, MAX_FUSED))
         if depth is not None and confidence is not None:
             self._fuse_depth(depth, confidence, self.fused)

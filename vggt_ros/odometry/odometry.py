@@ -291,7 +291,9 @@ class Odometry:
         for slot, keyframe in enumerate(placed.anchors):
             known = slot in placed.prediction.depth
             depth = placed.depth(slot) if known else None
-            keyframe.fuse(placed.raw(slot), depth, placed.prediction.confidence.get(slot))
+            refined = placed.refined.covariances[slot] is not None
+            T = placed.T[slot] if refined else keyframe.with_window(placed.raw(slot))
+            keyframe.fuse(T, depth, placed.prediction.confidence.get(slot))
 
     def _held(self, placed: Placed) -> list[Estimate]:
         """The camera stands where it stood: fresh depth, the old pose, nothing learnt."""
@@ -344,7 +346,7 @@ class Odometry:
         return K
 
     def _remember(
-        self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, pose_weight: float, worthy: bool
+        self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, worth: float, worthy: bool
     ) -> None:
         keyframe = Keyframe(
             estimate.frame,
@@ -354,7 +356,7 @@ class Odometry:
             estimate.K,
             descriptor,
             corners(estimate.frame.index),
-            pose_weight=pose_weight,
+            pose_weight=worth,
             drift=self.drift,
         )
         self.latest = keyframe

@@ -24,7 +24,10 @@ R_MAP_OPTICAL = map_from_camera(assumed_level().down)
 CornersOf = Callable[[int], Corners | None]
 """Frame index -> the corners tracked in it, None where unknown."""
 
-FLOOR = 0.003  # standard deviation of any step, share of the median depth
+FLOOR = 0.0007  # standard deviation of any step, share of the median depth
+HELD_TRANSLATION, HELD_ROTATION = 0.006, np.radians(0.25)
+"""How sure the place of a refined frame in the map is at best, share of the depth and rad: beyond its own window the
+errors of corners and depth add up to more than the window's covariance says."""
 ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 
 
@@ -74,18 +77,14 @@ class Placed:
 
     def worth(self, slot: int, noise: PoseNoise) -> float:
         """How many poses by the network alone the pose of this slot is worth, at least 1."""
-        refined = self.refined.covariances[slot]
-        if refined is None:
+        if self.refined.covariances[slot] is None:
             return 1.0
-        raw = np.diag(noise.covariance(typical_depth(self.depth(slot))))
-        return max(1.0, float(np.min(raw / np.diag(refined))))
+        return max(1.0, min(noise.translation / HELD_TRANSLATION**2, noise.rotation / HELD_ROTATION**2))
 
     def step_covariance(self, slot: int, depth: float, noise: PoseNoise) -> np.ndarray:
         """(6, 6) of the step from slot 0 to this one; map axes, times 4 when the window is DEGRADED."""
-        moved, start = self.refined.covariances[slot], self.refined.covariances[0]
-        covariance = noise.covariance(depth) if moved is None else moved.copy()
-        if start is not None:  # seen by corners like the others
-            covariance += start
+        refined = self.refined.covariances[slot]
+        covariance = noise.covariance(depth) if refined is None else refined.copy()
         way = self.T[slot][:3, 3] - self.T[0][:3, 3]
         covariance[:3, :3] += self.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
         return covariance * (4.0 if self.quality is Quality.DEGRADED else 1.0)
@@ -178,14 +177,11 @@ def _slots(
         K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
         if number < len(anchors):
             anchor = anchors[number]
-            # Slot 0 is seen anew with this window's points: the step in odom must not begin at the last window's.
-            held = number > 0 or len(anchors) == 1
             fresh = known(number) if number in prediction.depth else None
-            slots.append(
-                Slot(anchor.T_map_camera, anchor.corners, anchor.depth, K, pixel_map, anchor.fused, held, fresh)
-            )
+            given = anchor.with_window(T[number]), anchor.corners, anchor.depth
+            slots.append(Slot(*given, K, pixel_map, anchor.fused, anchor.pose_weight + 1, True, False, fresh))
             continue
         depth = known(number)
         first = not anchors and number == 0
-        slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map, 1.0, first))
+        slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map, known=first, fixed=first))
     return slots

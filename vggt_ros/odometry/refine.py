@@ -27,10 +27,11 @@ from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.transfer import depth_at
 from vggt_ros.types import Accuracy
 
-STEPS = 8
+STEPS = 5
 MIN_POINTS = 12  # corners that a frame must share with others to be moved
 OUTLIER = 0.05  # of the depth: at the start a place this far from the mean of all counts a quarter
 CAUCHY = 2.385  # standard deviations: 95 % efficient for normal errors
+KNOWN = 0.25  # how much less the log depth of a frame of the map errs than that of a new one
 GRID = (4, 5)  # rows and columns of the smooth correction of a depth map
 _POSE = 6  # translation and rotation vector in the map's axes, rotation applied from the left; then the log factor
 _FREE = _POSE + 1
@@ -46,12 +47,12 @@ class RefineConfig:
     not moved by more than so many standard deviations of the network's pose.
     """
 
-    pixel: float = 1.0
+    pixel: float = 1.2
     rotation: float = float(np.radians(0.1))
     translation: float = 0.003
     frame: float = Accuracy.depth
     surface: float = Accuracy.surface
-    independent: float = 20.0
+    independent: float = 60.0
     step: float = 5.0
 
     @classmethod
@@ -64,9 +65,10 @@ class RefineConfig:
 class Refined:
     """A window after refinement.
 
-    T_map_camera: (S, 4, 4). covariances: per slot (6, 6), translation and rotation in the map's axes, None where a
-    frame was not moved. log_depth: per slot ``GRID`` of what to add to the log of the depth that this window gave it,
-    None for nothing. ties: (S,) corners of each slot that a fixed one sees too, and that agree.
+    T_map_camera: (S, 4, 4). covariances: per slot (6, 6) of the step to it from slot 0 (of slot 0 itself in the map),
+    translation and rotation in the map's axes, None where a frame was not moved. log_depth: per slot ``GRID`` of what
+    to add to the log of the depth that this window gave it, None for nothing. ties: (S,) corners of each slot that a
+    frame of the map sees too, and that agree.
     """
 
     T_map_camera: np.ndarray
@@ -93,8 +95,8 @@ class Slot:
     """What is known of one frame of the window.
 
     T_map_camera: (4, 4) as the network has it. corners: of its image. depth: (h, w) map units, NaN unknown, or None; K:
-    (3, 3) in source pixels; weight: how much its depth counts (windows it was averaged over). fixed: stays. fresh: for
-    a frame of the map the depth that this window gave it, (h, w) map units, if any.
+    (3, 3) in source pixels; weight, pose_weight: how many windows its depth and its pose are worth. known: of the map.
+    fixed: stays. fresh: for a frame of the map the depth that this window gave it, (h, w) map units, if any.
     """
 
     T_map_camera: np.ndarray
@@ -102,8 +104,10 @@ class Slot:
     depth: np.ndarray | None
     K: np.ndarray
     map: PixelMap
-    weight: float
-    fixed: bool
+    weight: float = 1.0
+    pose_weight: float = 1.0
+    known: bool = False
+    fixed: bool = False
     fresh: np.ndarray | None = None
 
 
@@ -134,10 +138,17 @@ def refine(
         kept[number] = counts[number] >= MIN_POINTS and (slot.fixed or bool((moved[number] <= config.step).all()))
         if kept[number] and not slot.fixed:
             T[number] = problem.T[number]
-            start = _FREE * number
-            covariances[number] = covariance[start : start + _POSE, start : start + _POSE]
+            covariances[number] = _of_step(covariance, number)
     log_depth = [problem.bend(number) if ok else None for number, ok in enumerate(kept)]
     return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0))
+
+
+def _of_step(covariance: np.ndarray, number: int) -> np.ndarray:
+    """(6, 6) of a slot's pose minus slot 0's, from the joint (7 S, 7 S); of its pose where it is slot 0."""
+    blocks = covariance.reshape(len(covariance) // _FREE, _FREE, -1, _FREE)[:, :_POSE, :, :_POSE]
+    if number == 0:
+        return blocks[0, :, 0]
+    return blocks[number, :, number] + blocks[0, :, 0] - blocks[number, :, 0] - blocks[0, :, number]
 
 
 class _Sights(NamedTuple):
@@ -181,7 +192,8 @@ def _sights(slots: Sequence[Slot]) -> _Sights | None:
         if slot.depth is not None:
             z = depth_at(slot.depth, slot.map.to_network(uv))
         parts.append((np.full(len(uv), number), np.searchsorted(known, slot.corners.id[row]), uv, z))
-    sights = _Sights(*(np.concatenate(one) for one in zip(*parts, strict=True)), points=len(known))
+    columns = [np.concatenate(one) for one in zip(*parts, strict=True)]
+    sights = _Sights(columns[0], columns[1], columns[2], columns[3], len(known))
     # A point whose depth nobody knows could be triangulated, but says nothing about the unit.
     placed = np.bincount(sights.point, np.isfinite(sights.z), sights.points) > 0
     sights = sights.only(placed)
@@ -214,13 +226,17 @@ class _Problem:
         self.depth = float(np.median(sights.z[self.known]))
         counts = np.bincount(sights.slot, self.known, len(slots))
         self.share = np.minimum(1.0, config.independent / np.maximum(counts, 1))[sights.slot]
-        self.sigma = np.repeat(
+        sigma = np.repeat(
             [max(translation_sigma, config.translation * self.depth), max(rotation_sigma, config.rotation)], 3
         )
+        self.sigma = sigma / np.sqrt([[slot.pose_weight] for slot in slots])
         self.free = np.array([not slot.fixed for slot in slots])
-        variance = config.frame**2 / weight + np.where(self.free, scale_sigma**2, 0.0)
+        self.known_slot = np.array([slot.known for slot in slots])
+        variance = config.frame**2 / weight
+        # The map's depth was bent to its points before; that of new frames hangs on the alignment, too.
+        variance = np.where(self.known_slot, KNOWN**2 * variance, variance + scale_sigma**2)
         # What is fixed has no variance: its rows are taken out of the system.
-        self.prior = np.stack([np.append(1 / self.sigma**2, 1 / one) for one in variance])
+        self.prior = np.concatenate([1 / self.sigma**2, 1 / variance[:, None]], axis=1)
         self.order = np.argsort(sights.point, kind='stable')
         self.first = np.searchsorted(sights.point[self.order], np.arange(sights.points))
         self.rows = [np.flatnonzero(sights.slot == number) for number in range(len(slots))]
@@ -256,6 +272,7 @@ class _Problem:
             self._move(step.reshape(count, _FREE), back(step))
             if np.abs(step.reshape(count, _FREE)[:, :3]).max() < 1e-4 * self.depth and np.abs(step).max() < 1e-4:
                 break
+        self.residual, self.weight, self.seen = self._residuals()
         covariance = np.zeros_like(system)
         covariance[np.ix_(kept, kept)] = np.linalg.inv(system[np.ix_(kept, kept)])
         return covariance
@@ -342,11 +359,10 @@ class _Problem:
         return np.abs(self._difference()[:, :_POSE]) / self.sigma
 
     def ties(self) -> np.ndarray:
-        """(S,) corners that a fixed slot sees as well, and that lie where both see them."""
-        residual, _, _ = self._residuals()
-        agreed = (residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
+        """(S,) corners that a frame of the map sees as well, and that lie where both see them."""
+        agreed = (self.residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
         anchored = np.zeros(self.sights.points, bool)
-        anchored[self.sights.point[agreed & ~self.free[self.sights.slot]]] = True
+        anchored[self.sights.point[agreed & self.known_slot[self.sights.slot]]] = True
         return np.bincount(self.sights.slot[agreed & anchored[self.sights.point]], minlength=len(self.slots))
 
     def bend(self, number: int) -> np.ndarray | None:
@@ -357,7 +373,7 @@ class _Problem:
         """
         slot, config = self.slots[number], self.config
         rows = self.rows[number]
-        _, weight, x = self._residuals()
+        weight, x = self.weight, self.seen
         if slot.fresh is None:
             known, log_z = self.known[rows], self.log_z[rows]
         else:

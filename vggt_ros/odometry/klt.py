@@ -18,6 +18,7 @@ from vggt_ros.camera import PixelMap
 from vggt_ros.types import Frame
 
 REFERENCE = 518  # longest side to which all thresholds refer
+CONTINUED = 0.5  # share of the corners that go on as they did, below which they are searched where they were
 FEW = 40  # corners below which every image is searched for more
 BLOCK = 5  # pixels of the corner measure's window
 MIN_NOISE, MAX_NOISE = 1.0, 10.0  # grey levels: less is quantisation, and what looks like more is texture
@@ -148,7 +149,7 @@ class KltTracker:
         image = _Image(grey, cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
         unit = max(pixel_map.size) / REFERENCE
         seconds = 0.0 if before is None else (frame.stamp - before.stamp) * 1e-9
-        uv, alive = self._follow(image, allowed, unit, self._seen + self._speed * np.float32(max(seconds, 0.0)))
+        uv, alive = self._follow(image, allowed, unit, seconds)
         moved = np.linalg.norm(uv - self._uv, axis=1)[alive]
         if seconds > 0:
             self._speed[alive] = (uv - self._seen)[alive] / np.float32(seconds)
@@ -182,30 +183,42 @@ class KltTracker:
         return cv2.erode(mask, np.ones((side, side), np.uint8), borderValue=255)
 
     def _follow(
-        self, image: _Image, allowed: np.ndarray | None, unit: float, guess: np.ndarray
+        self, image: _Image, allowed: np.ndarray | None, unit: float, seconds: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the template's corners are in ``image``, (N, 2) float32, and which of them are there, (N,) bool.
-
-        guess: (N, 2) where to begin.
-        """
+        """Where the template's corners are in ``image``, (N, 2) float32, and which of them are there, (N,) bool."""
         if self._template is None or not len(self._id):
             return self._uv, np.zeros(len(self._id), bool)
-        before, grey = self._template.grey, image.grey
+        before = self._template.grey
         gain = _gain(self._template.thumbnail, image.thumbnail)
         if abs(gain) > 0.1:  # Lucas-Kanade takes brightness as constant
             before = cv2.convertScaleAbs(before, alpha=2.0**gain)
+        guess = self._seen + self._speed * np.float32(max(seconds, 0.0))
+        # Few levels first: on the coarse ones a pattern that repeats is met one period off.
+        uv, alive = self._from(guess, min(2, self.config.levels), before, image.grey, allowed, unit)
+        if alive.mean() < CONTINUED:  # the camera did not go on as it did
+            again, living = self._from(self._uv.copy(), self.config.levels, before, image.grey, allowed, unit)
+            if living.sum() > alive.sum():
+                return again, living
+        return uv, alive
+
+    def _from(
+        self,
+        guess: np.ndarray,
+        levels: int,
+        before: np.ndarray,
+        grey: np.ndarray,
+        allowed: np.ndarray | None,
+        unit: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same, with the search begun at ``guess`` (N, 2), which is overwritten."""
         options: dict[str, Any] = {
             'winSize': (self.config.window, self.config.window),
             'criteria': (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
+            'flags': cv2.OPTFLOW_USE_INITIAL_FLOW,
         }
-        guided = cv2.OPTFLOW_USE_INITIAL_FLOW
-        uv, found, _ = cv2.calcOpticalFlowPyrLK(
-            before, grey, self._uv, guess, maxLevel=self.config.levels, flags=guided, **options
-        )
+        uv, found, _ = cv2.calcOpticalFlowPyrLK(before, grey, self._uv, guess, maxLevel=levels, **options)
         # Back from the end, beginning at the start: only a point that returns there by itself stays.
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(
-            grey, before, uv, self._uv.copy(), maxLevel=1, flags=guided, **options
-        )
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, before, uv, self._uv.copy(), maxLevel=1, **options)
         size = np.array([grey.shape[1], grey.shape[0]])
         alive = np.asarray(found)[:, 0].astype(bool) & np.asarray(returned)[:, 0].astype(bool)
         alive &= np.linalg.norm(back - self._uv, axis=1) <= self.config.forward_backward * unit

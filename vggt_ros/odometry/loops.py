@@ -138,6 +138,8 @@ class PlaceIndex:
     def alike(self, descriptor: np.ndarray) -> tuple[int, ...]:
         """The best keyframe of every place that looks like this one as much as its own neighbours would."""
         similarity = self._similarity(self._checked(descriptor))
+        if not self._neighbours:
+            return ()  # nobody knows what neighbours look like
         places = self._suppressed(similarity, np.flatnonzero(similarity >= self._least))
         return tuple(self._indices[place] for place in places)
 

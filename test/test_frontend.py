@@ -184,6 +184,30 @@ def test_a_teleport_is_broken_and_has_no_pose(scenario):
     assert not again.broken
 
 
+def test_a_break_parts_the_images_before_it_from_those_after(scenario, monkeypatch):
+    monkeypatch.setattr('vggt_ros.odometry.frontend.HISTORY', 5)
+    front = FrontEnd()
+
+    def look_upside_down(index: int) -> None:
+        frame = moved_to(scenario, 14 + index, index)
+        front.look(replace(frame, image=np.ascontiguousarray(frame.image[::-1, ::-1])))
+
+    for frame in scenario.frames[:4]:
+        front.look(frame)
+    for index in range(4, 7):
+        look_upside_down(index)
+    expected = {(0, 3): False, (3, 4): True, (0, 6): True, (2, 5): True, (4, 6): False, (4, 4): False}
+    assert {ends: front.broken(*ends) for ends in expected} == expected
+    for index in range(7, 10):
+        assert front.broken(3, index)
+        look_upside_down(index)
+    assert not front.broken(3, 9)  # image 4 is forgotten
+    front.look(moved_to(scenario, 0, 10))
+    assert front.broken(9, 10)
+    front.reset()
+    assert not front.broken(9, 10)
+
+
 def test_a_solved_frame_without_depth_does_not_end_the_pose(scenario):
     front = FrontEnd()
     for frame in scenario.frames[:4]:

@@ -85,6 +85,50 @@ def test_ids_are_ascending_unique_and_never_used_again():
     assert len(seen) > 600
 
 
+PERIOD = 32  # px: two pixels of the coarsest image of the pyramid
+
+
+def tiled(x: int, y: int) -> np.ndarray:
+    """(240, 320, 3) uint8 of a pattern that repeats, moved by (x, y) px: one period further it is the same picture."""
+    grey = np.tile(np.random.default_rng(1).normal(size=(PERIOD, PERIOD)), (3, 3))
+    grey = cv2.GaussianBlur(grey, (0, 0), 2.5)[PERIOD : 2 * PERIOD, PERIOD : 2 * PERIOD]
+    grey = np.clip(128 + 45 * grey / grey.std(), 0, 255).astype(np.uint8)
+    grey = np.tile(np.roll(grey, (y, x), axis=(0, 1)), (8, 10))[:240]
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def test_after_a_gap_a_pattern_that_repeats_is_not_met_one_period_off():
+    tracker = KltTracker()
+    for i in range(6):
+        before = tracker.update(frame(i, tiled(4 * i, -4 * i)))
+    after = tracker.update(frame(13, tiled(4 * 13, -4 * 13)))
+    rows_a, rows_b = common(before, after)
+    assert len(rows_a) > 0.6 * len(before)  # a fifth has left the picture
+    error = np.abs(after.uv[rows_b] - before.uv[rows_a] - (PERIOD, -PERIOD)).max(axis=1)
+    assert np.mean(error < 0.5) > 0.98
+
+
+def test_a_new_corner_moves_on_like_its_neighbour():
+    """The upper half goes to the right and the lower one to the left; the sides are seen in the last image only."""
+
+    def picture(i: int) -> np.ndarray:
+        return np.concatenate([tiled(4 * i, 0)[:120], tiled(-4 * i, 0)[120:]])
+
+    middle = np.zeros((240, 320), bool)
+    middle[:, 100:220] = True
+    tracker = KltTracker(KltConfig(pause=1))
+    for i in range(5):
+        old = tracker.update(frame(i, picture(i), middle))
+    before = tracker.update(frame(5, picture(5)))
+    after = tracker.update(frame(13, picture(13)))
+    rows, now = common(before, after)
+    moved = (after.uv[now] - before.uv[rows])[:, 0]
+    fresh, height = ~np.isin(before.id[rows], old.id), before.uv[rows, 1]
+    for way, half in ((PERIOD, height < 100), (-PERIOD, height > 140)):
+        assert (half & fresh).sum() > 60
+        assert np.mean(np.abs(moved[half & fresh] - way) < 0.5) > 0.97
+
+
 def test_noise_at_standstill_does_not_add_up():
     rng, image = np.random.default_rng(0), texture(SIZE).astype(np.float32)
     noise = rng.normal(0, 8, (8, 240, 320, 3)).astype(np.float32)

@@ -151,6 +151,63 @@ def test_relocalisation_gives_different_places_recent_ones_too():
         assert [one.similarity for one in found] == sorted((one.similarity for one in found), reverse=True)
 
 
+def known_places(places, config: LoopConfig | None = None) -> PlaceIndex:
+    index = PlaceIndex(config)
+    for i, row in enumerate(descriptors(places)):
+        index.add(10 * i, row)
+    return index
+
+
+def test_what_looks_alike_is_known_before_there_are_candidates():
+    """Twelve keyframes, out and back: too few for a threshold, and yet what is as like as neighbours are is known."""
+    places = there_and_back(6)
+    index = known_places(places)
+    assert index.threshold is None
+
+    def alike(place: float) -> tuple[int, ...]:
+        return index.alike(descriptors([place], seed=1)[0])
+
+    assert set(alike(places[1])) == {10, 100}  # the best of each visit, and no neighbour of theirs
+    assert alike(places[5]) in ((50,), (60,))  # the turning point: one visit
+    assert alike(500.0) == ()
+    assert alike(places[1])[0] == 10  # the most alike first: the way back is a little beside it
+
+
+def test_one_or_two_keyframes_say_nothing_about_what_is_not_alike():
+    assert PlaceIndex().alike(descriptors([0.0])[0]) == ()
+    index = known_places([0.0, 300.0], LoopConfig(suppress=0))
+    assert set(index.alike(descriptors([0.0], seed=1)[0])) == {0, 10}
+
+
+def test_with_a_threshold_alike_is_what_passes_it():
+    places = there_and_back()
+    index, query = known_places(places), descriptors([places[20]], seed=1)[0]
+    found = index.alike(query)
+    assert len(found) == 2
+    rows = descriptors(places)
+    assert all(rows[one // 10] @ query >= index.threshold for one in found)
+    assert np.abs(places[[one // 10 for one in found]] - places[20]).max() < 0.5
+    with pytest.raises(DescriptorError, match='length 1'):
+        index.alike(2 * query)
+
+
+def test_in_a_small_map_unlike_places_are_no_rivals():
+    """Nine keyframes along a line: what is furthest from the first is the second of its places, and not like it."""
+    places = 0.4 * np.arange(9)
+    index = known_places(places)
+    assert index.threshold is None
+    best, *others = index.relocalise(descriptors(places[:1], seed=1)[0])
+    assert best.index == 0
+    assert others
+    assert best.rivals == ()
+    # Two bays that look alike still are.
+    index = known_places(np.concatenate([places[:3], 500 + places[:3], places[:3]]), LoopConfig(reach=1, suppress=2))
+    assert index.threshold is None
+    best, second, *_ = index.relocalise(descriptors(places[1:2], seed=1)[0])
+    assert {best.index, second.index} == {10, 70}
+    assert (best.rivals, second.rivals) == ((second.index,), (best.index,))
+
+
 def test_bad_descriptors_and_settings_are_refused():
     index = PlaceIndex()
     good = descriptors([0.0, 1.0])

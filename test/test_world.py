@@ -13,9 +13,11 @@ from vggt_ros.evaluation import hazards, scenarios
 from vggt_ros.odometry.alignment import AlignmentError, Similarity
 from vggt_ros.odometry.anchors import Keyframe
 from vggt_ros.odometry.closing import Loops
-from vggt_ros.odometry.config import Hints, OdometryConfig
+from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
 from vggt_ros.odometry.gravity import Gravity, GravitySource, map_from_camera
-from vggt_ros.odometry.world import World, WorldConfig
+from vggt_ros.odometry.scale import ScaleMeasurement
+from vggt_ros.odometry.verification import ROTATION_FLOOR, SCALE_FLOOR, TRANSLATION_FLOOR
+from vggt_ros.odometry.world import LostError, World, WorldConfig
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.synthetic.trajectory import look_at
 from vggt_ros.types import Frame, State
@@ -39,18 +41,26 @@ def two_rooms(before, away, after):
     )
 
 
-def run(scenario, world, seed=0, stride=6):
-    """(state, epoch, estimates) after every window."""
-    network = SimulatedNetwork(scenario.truths, ERRORS, seed, longest=112)
+def run(scenario, world, seed=0, stride=6, hints=NO_HINTS, errors=ERRORS, metres=False):
+    """(state, epoch, estimates) after every window. metres: whether a sensor knows the newest frame's depth."""
+    network = SimulatedNetwork(scenario.truths, errors, seed, longest=112)
     told = []
     for start in range(0, len(scenario.frames), stride):
         window = world.plan(scenario.frames[start : start + stride])
         try:
-            estimates = world.update(window, network.predict(window.frames, window.depth))
+            newest = world.update(window, network.predict(window.frames, window.depth), hints=hints)[-1]
+            if metres:
+                factor = network.network_depth(newest.frame.index, newest.map) / newest.depth
+                world.measure([ScaleMeasurement('depth', float(np.nanmedian(np.log(factor))), 0.005**2)])
         except AlignmentError:
-            estimates = []
-        told.append((world.state, world.epoch, estimates))
+            pass
+        told.append((world.state, world.epoch, world.estimates))
     return told
+
+
+def part(scenario, start, stop=None):
+    """These frames of a scenario, as they are."""
+    return replace(scenario, frames=scenario.frames[start:stop])
 
 
 def position_error(scenario, estimates, reference):
@@ -110,9 +120,68 @@ def test_when_nothing_is_recognised_in_time_a_new_map_begins():
     assert world.keyframes[0].frame.index < new[0].frame.index
 
 
+def test_while_a_place_is_being_verified_no_new_map_begins(kidnapped):
+    """Three windows have to agree, and the time runs out with the first of them."""
+    scenario, told = kidnapped
+    states = [state for state, _, _ in told]
+    lost, back = states.index(State.LOST), states.index(State.RELOCALIZED)
+    timeout = 0.6 * (back - 2 - lost) - 0.3
+    world = World(OdometryConfig(window=12, anchor_depths=12), WorldConfig(lost_timeout=timeout))
+    run(part(scenario, 0, 6 * (back - 1)), world)
+    assert world.reasons == ('lost: 1 of 3 windows agree',)
+    after = run(part(scenario, 6 * (back - 1), 6 * (back + 1)), world)
+    assert [(state, epoch) for state, epoch, _ in after] == [(State.LOST, 0), (State.RELOCALIZED, 0)]
+
+
 def test_without_recognition_a_lost_camera_begins_anew_as_well():
     told = run(two_rooms(36, 48, 6), World(OdometryConfig(window=12, anchor_depths=12), WorldConfig(False, 1.0)))
     assert told[-2][1] == 1
+
+
+# Broken
+
+
+def test_after_a_break_a_view_like_a_place_far_away_is_not_placed_near():
+    """A third of the ellipse, and at once back to where it was in the first half of that."""
+    cut = hazards.select(scenarios.room_loop(240, stop=90), np.concatenate([np.arange(90), np.arange(18, 48)]))
+    world = World(OdometryConfig(window=12, anchor_depths=12))
+    before = [one for _, _, estimates in run(part(cut, 0, 90), world) for one in estimates]
+    known = [(one, one.T_map_camera.copy(), one.depth.copy(), one.fused, one.pose_weight) for one in world.keyframes]
+    window = world.plan(cut.frames[90:96])
+    prediction = SimulatedNetwork(cut.truths, ERRORS, 0, longest=112).predict(window.frames, window.depth)
+    with pytest.raises(LostError, match='places far from here look like them'):
+        world.update(window, prediction, hints=Hints(broken=True))
+    assert world.state is State.LOST
+    assert world.placed is None
+    assert world.estimates == world.added == []
+    assert len(world.keyframes) == len(known)
+    for keyframe, (one, T, depth, fused, pose_weight) in zip(world.keyframes, known, strict=True):
+        assert keyframe is one
+        np.testing.assert_array_equal(keyframe.T_map_camera, T)
+        np.testing.assert_array_equal(keyframe.depth, depth)
+        assert (keyframe.fused, keyframe.pose_weight) == (fused, pose_weight)
+    after = run(part(cut, 96), world)
+    states = [state for state, _, _ in after]
+    assert State.RELOCALIZED in states
+    assert set(states[: states.index(State.RELOCALIZED)]) == {State.LOST}
+    assert position_error(cut, [one for _, _, estimates in after for one in estimates], before) < 0.15
+
+
+def test_a_break_with_nothing_alike_far_away_is_doubted_and_placed():
+    scenario = scenarios.room_loop(240, stop=42)
+    certain, doubted = World(OdometryConfig()), World(OdometryConfig())
+    sure, unsure = run(scenario, certain), run(part(scenario, 0, 12), doubted)
+    assert {state for state, _, _ in sure[2:]} == {State.TRACKING}
+    for start in range(12, 42, 6):
+        unsure += run(part(scenario, start, start + 6), doubted, hints=Hints(broken=True))
+        assert doubted.reasons == ('nothing that was tracked connects the images',)
+    assert {state for state, _, _ in unsure[2:]} == {State.DEGRADED}
+    pairs = [pair for (_, _, a), (_, _, b) in zip(unsure, sure, strict=True) for pair in zip(a, b, strict=True)]
+    assert len(pairs) == 42
+    for one, same in pairs:
+        np.testing.assert_array_equal(one.T_map_camera, same.T_map_camera)
+        assert (one.state is State.DEGRADED) == (np.trace(one.covariance) > 1.5 * np.trace(same.covariance))
+    assert position_error(scenario, [one for one, _ in pairs], [one for one, _ in pairs]) < 0.15
 
 
 # Bounded
@@ -252,3 +321,42 @@ def test_the_drift_of_a_way_is_that_of_the_shorter_one():
     assert np.trace(after) < 0.5 * np.trace(whole)
     loops.forget(keyframes[1:])
     assert len(loops) == 0
+
+
+def test_what_a_loop_would_tell_is_the_drift_in_its_own_variances():
+    variance = np.array([1e-5, 1e-4, 1e-5])
+    standing = [keyframe(i, np.eye(4), i * variance) for i in range(8)]  # no lever: the sum of the steps
+    loop = np.square([ROTATION_FLOOR, 2.0 * TRANSLATION_FLOOR, SCALE_FLOOR])
+    loops = Loops()
+    assert loops.gain(standing, 2, np.eye(4), 8 * variance) == pytest.approx((6 * variance / loop).max())
+    T = ring()
+    moving = [keyframe(i, one, i * variance) for i, one in enumerate(T)]
+    gains = [loops.gain(moving[:i], 0, T[i], i * variance) for i in range(1, 24)]
+    assert (np.diff(gains) > 0).all()
+    assert gains[-1] > 3
+    pytest.importorskip('gtsam')
+    loops.close(moving, 0, 23, Similarity(1.0, np.eye(3), np.zeros(3)), fixed_scale=True)
+    # What is left is the loop's own, and then what comes after it.
+    assert loops.gain(moving, 0, T[23], 23 * variance) == pytest.approx(1.0, abs=0.01)
+    assert 1.01 < loops.gain(moving, 0, T[1], 24 * variance) < loops.gain(moving, 0, T[2], 25 * variance) < gains[-1]
+
+
+@pytest.mark.parametrize(('gain', 'least', 'most'), [(None, 0, 0), (0.0, 5, 32)])
+def test_on_known_ground_no_loop_is_closed_that_tells_nothing(monkeypatch, gain, least, most):
+    """There and back over 2 m, twice, in metres and with a network so good that the way says more than a loop would."""
+    pytest.importorskip('gtsam')
+    if gain is not None:
+        monkeypatch.setattr('vggt_ros.odometry.world.GAIN', gain)
+    phase = 2 * np.pi * np.arange(96) / 48
+    position = np.stack([np.cos(phase), np.full(96, -0.5), np.full(96, 1.4)], axis=1)
+    yaw = 0.6 * np.sin(phase)
+    ahead = np.stack([np.cos(yaw), np.sin(yaw), np.zeros(96)], axis=1)
+    scenario = scenarios._scenario(look_at(position, position + ahead), *scenarios.ROOM, pictures=False)
+    good = replace(ERRORS, rotation=0.08, translation=0.002, depth_window=0.005, depth_frame=0.005, depth_pixel=0.003)
+    world = World(OdometryConfig(window=8))
+    told = run(scenario, world, stride=3, errors=good, metres=True)
+    states = [state for state, _, _ in told]
+    assert least <= states.count(State.RELOCALIZED) <= most
+    assert set(states) <= {State.TRACKING, State.DEGRADED, State.RELOCALIZED}
+    late = [one for _, _, estimates in told[16:] for one in estimates]
+    assert position_error(scenario, late, late) < 0.1

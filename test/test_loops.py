@@ -176,7 +176,7 @@ def test_what_looks_alike_is_known_before_there_are_candidates():
 def test_one_or_two_keyframes_say_nothing_about_what_is_not_alike():
     assert PlaceIndex().alike(descriptors([0.0])[0]) == ()
     index = known_places([0.0, 300.0], LoopConfig(suppress=0))
-    assert set(index.alike(descriptors([0.0], seed=1)[0])) == {0, 10}
+    assert index.alike(descriptors([0.0], seed=1)[0]) == ()
 
 
 def test_with_a_threshold_alike_is_what_passes_it():

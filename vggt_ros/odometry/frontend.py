@@ -18,12 +18,12 @@ from vggt_ros.camera import invert
 from vggt_ros.odometry.covariance import UNKNOWN, velocity
 from vggt_ros.odometry.keyframes import ENOUGH, KeyframeSelector, Motion
 from vggt_ros.odometry.klt import Corners, KltTracker, common
+from vggt_ros.odometry.placing import AGREED
 from vggt_ros.odometry.pnp import CameraPose, PoseError, PoseTracker
 from vggt_ros.types import Estimate, Frame, Located, State
 
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
 HISTORY = 256  # images that are remembered
-AGREED = 0.75  # share of the points below which something else moves, and nobody knows which of the two stands still
 _FIELD_OF_VIEW = np.radians(60.0)  # of an uncalibrated camera before the network has said anything
 
 

@@ -19,6 +19,7 @@ from vggt_ros.types import Frame
 
 REFERENCE = 518  # longest side to which all thresholds refer
 CONTINUED = 0.5  # share of the corners that go on as they did, below which they are searched where they were
+SURPRISE = 8.0  # px at 518 between where they would be and where they are, beyond which the same is done
 FEW = 40  # corners below which every image is searched for more
 BLOCK = 5  # pixels of the corner measure's window
 MIN_NOISE, MAX_NOISE = 1.0, 10.0  # grey levels: less is quantisation, and what looks like more is texture
@@ -194,8 +195,9 @@ class KltTracker:
             before = cv2.convertScaleAbs(before, alpha=2.0**gain)
         guess = self._seen + self._speed * np.float32(max(seconds, 0.0))
         # Few levels first: on the coarse ones a pattern that repeats is met one period off.
-        uv, alive = self._from(guess, min(2, self.config.levels), before, image.grey, allowed, unit)
-        if alive.mean() < CONTINUED:  # the camera did not go on as it did
+        uv, alive = self._from(guess.copy(), min(2, self.config.levels), before, image.grey, allowed, unit)
+        off = np.median(np.linalg.norm(uv - guess, axis=1)[alive]) if alive.any() else np.inf
+        if alive.mean() < CONTINUED or off > SURPRISE * unit:  # the camera did not go on as it did
             again, living = self._from(self._uv.copy(), self.config.levels, before, image.grey, allowed, unit)
             if living.sum() > alive.sum():
                 return again, living

@@ -21,6 +21,7 @@ from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
 from vggt_ros.odometry.covariance import PoseNoise, velocity
 from vggt_ros.odometry.gravity import Gravity, GravityEstimate, assumed_level
 from vggt_ros.odometry.placing import (
+    AGREED,
     CornersOf,
     Placed,
     align_keyframes,
@@ -261,6 +262,8 @@ class Odometry:
         if not any(tied):
             raise AlignmentError('the new frames share no surface with the map')
         degraded = placed.quality is Quality.DEGRADED or not all(tied)
+        if placed.refined.agreed < AGREED:
+            self.reasons += (f'only {placed.refined.agreed:.0%} of the corners agree on where they are',)
         if not all(tied):
             self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
         self._learn(placed)

@@ -24,7 +24,8 @@ R_MAP_OPTICAL = map_from_camera(assumed_level().down)
 CornersOf = Callable[[int], Corners | None]
 """Frame index -> the corners tracked in it, None where unknown."""
 
-FLOOR = 0.0007  # standard deviation of any step, share of the median depth
+FLOOR = 0.001  # standard deviation of any step, share of the median depth
+AGREED = 0.75  # share of the corners below which something else moves, and nobody knows which of the two stands still
 HELD_TRANSLATION, HELD_ROTATION = 0.006, np.radians(0.25)
 """How sure the place of a refined frame in the map is at best, share of the depth and rad: beyond its own window the
 errors of corners and depth add up to more than the window's covariance says."""
@@ -153,6 +154,8 @@ def place(
         depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
         sigma = np.sqrt(np.diag(noise.covariance(depth)))
         refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
+        if refined.agreed < AGREED:
+            quality = Quality.DEGRADED
     return Placed(window, prediction, anchors, alignment, quality, refined, config.min_confidence)
 
 

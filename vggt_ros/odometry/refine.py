@@ -57,8 +57,8 @@ class RefineConfig:
 
     @classmethod
     def of(cls, accuracy: Accuracy) -> RefineConfig:
-        """For a network of this accuracy."""
-        return cls(frame=accuracy.depth, surface=accuracy.surface)
+        """For a network of this accuracy; none is perfect."""
+        return cls(frame=max(accuracy.depth, 0.005), surface=max(accuracy.surface, 0.01))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +68,14 @@ class Refined:
     T_map_camera: (S, 4, 4). covariances: per slot (6, 6) of the step to it from slot 0 (of slot 0 itself in the map),
     translation and rotation in the map's axes, None where a frame was not moved. log_depth: per slot ``GRID`` of what
     to add to the log of the depth that this window gave it, None for nothing. ties: (S,) corners of each slot that a
-    frame of the map sees too, and that agree.
+    frame of the map sees too, and that agree. agreed: share of all corners that do.
     """
 
     T_map_camera: np.ndarray
     covariances: list[np.ndarray | None]
     log_depth: list[np.ndarray | None]
     ties: np.ndarray
+    agreed: float = 1.0
 
     @classmethod
     def unchanged(cls, T_map_camera: np.ndarray) -> Refined:
@@ -140,7 +141,7 @@ def refine(
             T[number] = problem.T[number]
             covariances[number] = _of_step(covariance, number)
     log_depth = [problem.bend(number) if ok else None for number, ok in enumerate(kept)]
-    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0))
+    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0), float(problem.agreed.mean()))
 
 
 def _of_step(covariance: np.ndarray, number: int) -> np.ndarray:
@@ -272,7 +273,8 @@ class _Problem:
             self._move(step.reshape(count, _FREE), back(step))
             if np.abs(step.reshape(count, _FREE)[:, :3]).max() < 1e-4 * self.depth and np.abs(step).max() < 1e-4:
                 break
-        self.residual, self.weight, self.seen = self._residuals()
+        residual, self.weight, self.seen = self._residuals()
+        self.agreed = (residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
         covariance = np.zeros_like(system)
         covariance[np.ix_(kept, kept)] = np.linalg.inv(system[np.ix_(kept, kept)])
         return covariance
@@ -360,7 +362,7 @@ class _Problem:
 
     def ties(self) -> np.ndarray:
         """(S,) corners that a frame of the map sees as well, and that lie where both see them."""
-        agreed = (self.residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
+        agreed = self.agreed
         anchored = np.zeros(self.sights.points, bool)
         anchored[self.sights.point[agreed & self.known_slot[self.sights.slot]]] = True
         return np.bincount(self.sights.slot[agreed & anchored[self.sights.point]], minlength=len(self.slots))

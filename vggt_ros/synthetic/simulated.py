@@ -40,10 +40,11 @@ class SimulatedNetwork:
         self.errors = ErrorModel() if errors is None else errors
         self.seed, self.longest, self.multiple = seed, longest, multiple
         self.accuracy = Accuracy(
-            np.radians(self.errors.rotation),
-            self.errors.translation,
-            self.errors.depth_frame,
-            float(np.hypot(self.errors.focal_window, self.errors.focal_frame)),
+            rotation=float(np.radians(self.errors.rotation)),
+            translation=self.errors.translation,
+            depth=self.errors.depth_frame,
+            surface=float(np.hypot(self.errors.depth_smooth, self.errors.depth_pixel)),
+            focal=float(np.hypot(self.errors.focal_window, self.errors.focal_frame)),
         )
         self.notes: tuple[str, ...] = ()
         self._depth: dict[tuple, np.ndarray] = {}

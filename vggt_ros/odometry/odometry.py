@@ -262,8 +262,9 @@ class Odometry:
         if not any(tied):
             raise AlignmentError('the new frames share no surface with the map')
         degraded = placed.quality is Quality.DEGRADED or not all(tied)
-        if placed.refined.agreed < AGREED:
-            self.reasons += (f'only {placed.refined.agreed:.0%} of the corners agree on where they are',)
+        agreed = placed.refined.agreed[list(new)].min()
+        if agreed < AGREED:
+            self.reasons += (f'only {agreed:.0%} of the corners agree with the others and the network',)
         if not all(tied):
             self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
         self._learn(placed)

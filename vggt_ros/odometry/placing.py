@@ -154,7 +154,7 @@ def place(
         depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
         sigma = np.sqrt(np.diag(noise.covariance(depth)))
         refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
-        if refined.agreed < AGREED:
+        if refined.agreed[window.anchors :].min() < AGREED:
             quality = Quality.DEGRADED
     return Placed(window, prediction, anchors, alignment, quality, refined, config.min_confidence)
 

@@ -68,20 +68,21 @@ class Refined:
     T_map_camera: (S, 4, 4). covariances: per slot (6, 6) of the step to it from slot 0 (of slot 0 itself in the map),
     translation and rotation in the map's axes, None where a frame was not moved. log_depth: per slot ``GRID`` of what
     to add to the log of the depth that this window gave it, None for nothing. ties: (S,) corners of each slot that a
-    frame of the map sees too, and that agree. agreed: share of all corners that do.
+    frame of the map sees too, and that agree. agreed: (S,) share of a slot's corners that do; 0 where they would move
+    it too far, 1 without any.
     """
 
     T_map_camera: np.ndarray
     covariances: list[np.ndarray | None]
     log_depth: list[np.ndarray | None]
     ties: np.ndarray
-    agreed: float = 1.0
+    agreed: np.ndarray
 
     @classmethod
     def unchanged(cls, T_map_camera: np.ndarray) -> Refined:
         """Nothing was tracked."""
         count = len(T_map_camera)
-        return cls(T_map_camera, [None] * count, [None] * count, np.zeros(count, int))
+        return cls(T_map_camera, [None] * count, [None] * count, np.zeros(count, int), np.ones(count))
 
     def depth_factor(self, slot: int, shape: tuple[int, ...]) -> np.ndarray | float:
         """What to multiply a slot's depth (h, w) with."""
@@ -141,7 +142,9 @@ def refine(
             T[number] = problem.T[number]
             covariances[number] = _of_step(covariance, number)
     log_depth = [problem.bend(number) if ok else None for number, ok in enumerate(kept)]
-    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0), float(problem.agreed.mean()))
+    shares = np.bincount(sights.slot, problem.agreed, len(slots)) / np.maximum(counts, 1)
+    agreed = np.where(counts > 0, np.where(kept, shares, 0.0), 1.0)
+    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0), agreed)
 
 
 def _of_step(covariance: np.ndarray, number: int) -> np.ndarray:

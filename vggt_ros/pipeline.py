@@ -83,7 +83,7 @@ class Pipeline:
     ) -> None:
         self.predictor = predictor
         self.odometry = World(odometry or OdometryConfig(accuracy=predictor.accuracy), world)
-        self.front = FrontEnd()
+        self.front = FrontEnd(predictor.accuracy)
         self.tracker = Tracker(tracker)
         self.sources = sources
         self.window_seconds = 0.0

@@ -19,8 +19,8 @@ from vggt_ros.odometry.covariance import UNKNOWN, velocity
 from vggt_ros.odometry.keyframes import ENOUGH, KeyframeSelector, Motion
 from vggt_ros.odometry.klt import Corners, KltTracker, common
 from vggt_ros.odometry.placing import AGREED
-from vggt_ros.odometry.pnp import CameraPose, PoseError, PoseTracker
-from vggt_ros.types import Estimate, Frame, Located, State
+from vggt_ros.odometry.pnp import CameraPose, PnpConfig, PoseError, PoseTracker
+from vggt_ros.types import Accuracy, Estimate, Frame, Located, State
 
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
 HISTORY = 256  # images that are remembered
@@ -51,13 +51,16 @@ class Seen(NamedTuple):
 
 
 class FrontEnd:
-    """``look`` at every image on one thread; everything else may be called from another."""
+    """``look`` at every image on one thread; everything else may be called from another.
 
-    def __init__(self) -> None:
+    accuracy: of the network that solves frames.
+    """
+
+    def __init__(self, accuracy: Accuracy | None = None) -> None:
         self._lock = threading.Lock()
         self._klt = KltTracker()
         self._selector = KeyframeSelector()
-        self._pnp = PoseTracker()
+        self._pnp = PoseTracker(PnpConfig.of(accuracy or Accuracy()))
         self._seen: OrderedDict[int, Seen] = OrderedDict()
         self._clear()
 

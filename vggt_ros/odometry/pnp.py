@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from vggt_ros.camera import invert, project, rays, transform
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.transfer import DepthCloud, depth_at
-from vggt_ros.types import Estimate
+from vggt_ros.types import Accuracy, Estimate
 
 CHI2 = 9.21  # 99 % of two degrees of freedom
 MEDIAN_CHI2 = 1.386  # median of two degrees of freedom
@@ -52,6 +52,12 @@ class PnpConfig:
     max_rotation: float = float(np.radians(1.0))
     max_translation: float = 0.05
     adopt_share: float = 0.5
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> PnpConfig:
+        """For points of a network of this accuracy: a third of its error is left where corners have bent its depth."""
+        worse = max(1.0, accuracy.surface / 3 / cls.depth)
+        return cls(depth=cls.depth * worse, reprojection=cls.reprojection * min(worse, 2.0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,9 +38,19 @@ def depth_of(T, K, size):
 
 
 def picture(seed, size=SIZE):
-    """A picture with corners everywhere, (H, W, 3) uint8."""
-    rng = np.random.default_rng(seed)
-    return np.kron(rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    """A picture of its own, (H, W, 3) uint8, without any corner that could be followed into the next."""
+    across, down = (np.linspace(0, 1, length) for length in size)
+    start, slope = np.random.default_rng(seed).uniform((40, -40), (200, 40), (3, 2)).T
+    return (start + slope * (across + down[:, None])[..., None] / 2).astype(np.uint8)
+
+
+def view(T, K=K, size=SIZE):
+    """The room as a camera sees it, (H, W, 3) uint8: walls of coloured bricks, corners everywhere."""
+    points = camera.transform(
+        T, (camera.rays(camera.pixel_grid(size), K) * depth_of(T, K, size)[..., None]).reshape(-1, 3)
+    )
+    bricks = np.floor(points / 0.23).astype(int) @ [1, 37, 1409] % 4096
+    return np.random.default_rng(0).integers(0, 256, (4096, 3), np.uint8)[bricks].reshape(size[1], size[0], 3)
 
 
 def descriptor(T):

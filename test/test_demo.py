@@ -17,7 +17,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from exact import ROOM, K, depth_of, picture, walk
+from exact import ROOM, K, depth_of, view, walk
 from vggt_ros import recording
 from vggt_ros.cloud import read_ply
 from vggt_ros.sequence import open_sequence
@@ -50,7 +50,7 @@ TEST = Path(__file__).parent
 def make_walk(path, count):
     """A folder with pictures of the room of exact.py and their truth."""
     frames = (
-        RenderedFrame(i, START + i * PERIOD, picture(i), depth_of(T, K, SIZE).astype(np.float32), None, T)
+        RenderedFrame(i, START + i * PERIOD, view(T), depth_of(T, K, SIZE).astype(np.float32), None, T)
         for i, T in enumerate(walk(count))
     )
     write_folder(path, frames, K, SIZE)

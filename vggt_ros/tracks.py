@@ -110,4 +110,15 @@ def _tracks(live: _Live, visibility: np.ndarray, confidence: np.ndarray, estimat
     uv_network = estimate.map.to_network(live.uv)
     column, row = np.clip(np.rint(uv_network).astype(int), 0, np.array(estimate.map.size) - 1).T
     xyz = camera.rays(uv_network, estimate.K) * estimate.depth[row, column][:, None]
-    return Tracks(live.ids, live.uv, visibility, confidence, live.age, xyz)
+    return Tracks(
+        estimate.frame,
+        estimate.epoch,
+        estimate.scale,
+        live.ids,
+        live.uv,
+        visibility,
+        confidence,
+        live.age,
+        xyz,
+        camera.transform(estimate.T_map_camera, xyz),
+    )

@@ -96,10 +96,10 @@ def to_points(estimate: Estimate, head: Header) -> PointCloud2:
     return point_cloud(head, cloud)
 
 
-def to_tracks(tracks: Tracks, estimate: Estimate, head: Header) -> TrackArray:
+def to_tracks(tracks: Tracks, head: Header) -> TrackArray:
     """One message for one image, struct of arrays."""
-    message = TrackArray(header=head, epoch=estimate.epoch, scale=int(estimate.scale))
-    message.width, message.height = estimate.frame.size
+    message = TrackArray(header=head, epoch=tracks.epoch, scale=int(tracks.scale))
+    message.width, message.height = tracks.frame.size
     message.id = to_array('Q', tracks.id.astype(np.uint64))
     message.age = to_array('I', tracks.age.astype(np.uint32))
     message.visibility = to_array('f', tracks.visibility.astype(np.float32))

@@ -102,7 +102,7 @@ class Outputs:
         if _wanted(self.points):
             self.points.publish(messages.to_points(estimate, in_camera))
         if self.tracks_wanted():
-            self.tracks.publish(messages.to_tracks(result.tracks, estimate, in_camera))
+            self.tracks.publish(messages.to_tracks(result.tracks, in_camera))
 
     def correct_path(self, corrections: Mapping[int, Similarity]) -> None:
         """Move the poses of the path with their keyframes."""

@@ -1,124 +1,359 @@
-"""Keypoints that keep their identity from window to window.
+"""Keypoints that stay themselves: one physical point, one id, from image to image and across windows.
 
-The network follows queries laid in slot 0. Slot 0 is the frame published last, so the live tracks' own pixels are the
-next window's queries and the ids travel by seed index; empty cells are topped up with new ids.
+Three witnesses keep a track. Corners (klt.py) are followed at camera rate and place it in every image. The windows know
+where the point is in the map: a corner that does not fit there, because it slid or because the thing moves, ends its
+track. The network's tracker says whether the point can be seen. A track whose corner is lost sleeps; when a new corner
+appears where the map expects the point, and looks like it, the track goes on under its id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from vggt_ros import camera
-from vggt_ros.types import Estimate, Frame, Tracks, WindowPrediction
+from vggt_ros.history import for_all
+from vggt_ros.odometry.alignment import Similarity
+from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.refine import Points
+from vggt_ros.types import Estimate, Frame, Located, Scale, State, Tracks, WindowPrediction
+
+GRID = (8, 6)  # cells across and down; new tracks go where there are few
+PATCH = 15  # side of the picture that a track keeps of itself, px at 518
+KEEP_PATCH = 5  # images between two pictures; the last but one is kept, the last may show what the corner slid onto
+SLEEPERS = 4  # tracks that sleep, for each that may live
+UNSURE = 0.5  # confidence of a track whose point nobody has judged yet
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """max_tracks: bound of live tracks, 0 = no tracking. min_score: visibility x confidence below it ends a track."""
+    """max_tracks: most live tracks, 0 = none. min_score: visibility x confidence by the network below which, for
+    ``patience`` windows in a row, a track ends. Lengths in px at 518: fit: how far the corner may be from where the map
+    has the point; wake: how far from there a corner may be to be taken for a track that sleeps. alike: least
+    normalised correlation of its picture with the track's.
+    """
 
     max_tracks: int = 256
     min_score: float = 0.2
+    patience: int = 2
+    fit: float = 8.0
+    wake: float = 5.0
+    alike: float = 0.75
 
 
-class _Live(NamedTuple):
-    """Tracks in one frame: ids (N,), source pixels (N, 2), age in images (N,)."""
+class _Table:
+    """Rows of everything that is known of tracks, as arrays of equal length."""
 
-    ids: np.ndarray
-    uv: np.ndarray
-    age: np.ndarray
+    FIELDS = (
+        ('id', np.uint64, ()),
+        ('corner', np.int64, ()),  # -1: sleeps
+        ('uv', np.float64, (2,)),
+        ('age', np.uint32, ()),
+        ('visibility', np.float64, ()),
+        ('confidence', np.float64, ()),
+        ('point', np.float64, (3,)),  # map, NaN unknown
+        ('windows', np.int64, ()),  # that have judged the point
+        ('off', np.int64, ()),  # images in a row in which it was not where the map has it
+        ('poor', np.int64, ()),  # windows in a row in which the network did not see it
+        ('seen', np.int64, ()),  # index of the last image in which it was
+    )
+
+    def __init__(self) -> None:
+        self.columns = {name: np.zeros((0, *shape), kind) for name, kind, shape in self.FIELDS}
+        self.patches: list[tuple[np.ndarray, np.ndarray]] = []  # the last but one, the last
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Only these rows, (N,) bool."""
+        self.columns = {name: values[rows] for name, values in self.columns.items()}
+        self.patches = [patch for patch, kept in zip(self.patches, rows, strict=True) if kept]
+
+    def add(self, patches: Sequence[np.ndarray], **values: np.ndarray) -> None:
+        """More rows; what is not given is 0."""
+        count = len(patches)
+        for name, kind, shape in self.FIELDS:
+            new = np.zeros((count, *shape), kind)
+            if name in values:
+                new[...] = values[name]
+            self.columns[name] = np.concatenate([self.columns[name], new])
+        self.patches += [(patch, patch) for patch in patches]
 
 
 class Tracker:
-    """The live tracks, in the frame published last. ``queries`` before a window, ``update`` after it."""
+    """``look`` at every image on one thread; ``queries`` and ``solved`` around every window on another.
+
+    epoch: of the tracks that ``look`` returns.
+    """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
         self.config = config or TrackerConfig()
-        self.reset()
+        self._lock = threading.Lock()
+        self.epoch = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._table = _Table()
+        self._next = 0
+        self._scale = Scale.UNKNOWN
+        self._banned = np.zeros(0, np.int64)  # corners that something else than a still point made
 
     def reset(self) -> None:
-        """End all tracks; ids begin at 0 again (only with a new epoch)."""
-        self._next_id = 0
-        self.end_all()
+        """A new epoch: all tracks end, ids begin at 0."""
+        with self._lock:
+            self.epoch += 1
+            self._clear()
 
-    def end_all(self) -> None:
-        """End all tracks; their ids are not used again."""
-        self._live = self._asked = _Live(np.zeros(0, np.uint64), np.zeros((0, 2)), np.zeros(0, np.uint32))
+    # At camera rate ----------------------------------------------------------------------------------------------
 
-    def queries(self, frame: Frame, pixel_map: camera.PixelMap) -> np.ndarray | None:
-        """(Q, 2) network pixels of slot 0, which is ``frame``: live tracks first, then new points; None without any.
+    def look(self, frame: Frame, corners: Corners, located: Located | None, K: np.ndarray | None) -> Tracks:
+        """The tracks in an image, one after another in the order of time.
 
-        New points get their ids here but live only from the next ``update`` on: a window that fails changes nothing.
+        corners: of this image. located: where its camera is, K: (3, 3) in source pixels; None where nobody knows.
         """
-        fresh = self._fresh_points(frame, pixel_map)
-        ids = np.arange(self._next_id, self._next_id + len(fresh), dtype=np.uint64)
-        self._asked = _Live(
-            np.concatenate([self._live.ids, ids]),
-            np.concatenate([self._live.uv, fresh]),
-            np.concatenate([self._live.age, np.zeros(len(fresh), np.uint32)]),
+        with self._lock:
+            if located is not None and located.epoch != self.epoch:
+                located = None
+            if located is not None:
+                self._scale = located.scale
+            T = None if located is None else located.T_map_camera
+            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+            self._follow(frame, corners)
+            known = located is not None and located.state in (State.TRACKING, State.STATIONARY)
+            if T is not None and K is not None and known:
+                self._judge(frame, corners, T, K)
+            if self.config.max_tracks:
+                if T is not None and K is not None:
+                    self._wake(frame, grey, corners, T, K)
+                self._begin(frame, grey, corners)
+            self._picture(frame, grey, corners.unit)
+            self._bound()
+            return self._tracks(frame, T)
+
+    def _follow(self, frame: Frame, corners: Corners) -> None:
+        """Where the corners went, the tracks go; those whose corner is gone sleep."""
+        table = self._table
+        at = np.searchsorted(corners.id, table['corner'])
+        at = np.minimum(at, max(len(corners) - 1, 0))
+        alive = (table['corner'] >= 0) & (len(corners) > 0)
+        if len(corners):
+            alive &= corners.id[at] == table['corner']
+        table['uv'][alive] = corners.uv[at[alive]] if len(corners) else 0
+        table['age'][alive] += 1
+        table['seen'][alive] = frame.index
+        table['corner'][~alive] = -1
+        table['off'][~alive] = 0
+        self._banned = self._banned[np.isin(self._banned, corners.id)]
+        # Without a place in the map nobody could tell where to wake it.
+        table.keep(alive | np.isfinite(table['point'][:, 0]))
+
+    def _judge(self, frame: Frame, corners: Corners, T: np.ndarray, K: np.ndarray) -> None:
+        """A corner that is not where the map has its point has slid, or is on something that moves."""
+        table = self._table
+        live = (table['corner'] >= 0) & np.isfinite(table['point'][:, 0])
+        uv, _ = _project(table['point'], T, K)
+        error = np.linalg.norm(uv - table['uv'], axis=1) / corners.unit
+        off = live & ~(error <= self.config.fit)
+        table['off'][:] = np.where(off, table['off'] + 1, np.where(live, 0, table['off']))
+        with np.errstate(invalid='ignore'):
+            fits = 1 / (1 + (error / self.config.fit) ** 2)
+        table['confidence'][live] = fits[live]
+        self._end(table['off'] > self.config.patience)
+
+    def _end(self, rows: np.ndarray) -> None:
+        """These tracks, (N,) bool, are over; their corners begin no others."""
+        corner = self._table['corner'][rows]
+        self._banned = np.union1d(self._banned, corner[corner >= 0])
+        self._table.keep(~rows)
+
+    def _free(self, corners: Corners) -> np.ndarray:
+        """Rows of the corners that no track has."""
+        return np.flatnonzero(~np.isin(corners.id, self._table['corner']) & ~np.isin(corners.id, self._banned))
+
+    def _wake(self, frame: Frame, grey: np.ndarray, corners: Corners, T: np.ndarray, K: np.ndarray) -> None:
+        """Tracks that sleep go on where a corner is where they are expected, and looks like them."""
+        table = self._table
+        free, asleep = self._free(corners), np.flatnonzero(table['corner'] < 0)
+        room = self.config.max_tracks - int((table['corner'] >= 0).sum())
+        if not len(free) or not len(asleep) or room <= 0:
+            return
+        uv, depth = _project(table['point'][asleep], T, K)
+        size = np.array(frame.size)
+        expected = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < size - 0.5).all(axis=1)
+        asleep, uv = asleep[expected], uv[expected]
+        if not len(asleep):
+            return
+        near, number = cKDTree(corners.uv[free]).query(uv, distance_upper_bound=self.config.wake * corners.unit)
+        taken: set[int] = set()
+        for place in np.argsort(near, kind='stable'):
+            if not np.isfinite(near[place]) or len(taken) >= room:
+                break
+            row, corner = asleep[place], free[number[place]]
+            if corner in taken or not self._alike(grey, corners, corner, row):
+                continue
+            taken.add(int(corner))
+            table['corner'][row], table['uv'][row] = corners.id[corner], corners.uv[corner]
+            table['age'][row] += 1
+            table['seen'][row] = frame.index
+
+    def _alike(self, grey: np.ndarray, corners: Corners, corner: int, row: int) -> bool:
+        here = _patch(grey, corners.uv[corner], corners.unit)
+        return bool(
+            cv2.matchTemplate(here, self._table.patches[row][0], cv2.TM_CCOEFF_NORMED)[0, 0] > self.config.alike
         )
-        return pixel_map.to_network(self._asked.uv) if len(self._asked.ids) else None
 
-    def update(self, prediction: WindowPrediction, slots: Sequence[int], estimates: Sequence[Estimate]) -> list[Tracks]:
-        """The tracks in each new frame, in the order of time; one that is lost in a frame has ended."""
-        if prediction.tracks is None:
-            none = np.zeros(0)
-            return [_tracks(_Live(*(a[:0] for a in self._asked)), none, none, estimate) for estimate in estimates]
-        result = []
-        live = self._asked
-        self._next_id = max(self._next_id, int(live.ids[-1]) + 1)
-        rows = np.arange(len(live.ids))
-        for slot, estimate in zip(slots, estimates, strict=True):
-            uv = prediction.tracks.uv[slot].astype(np.float64)
-            visibility, confidence = prediction.tracks.visibility[slot], prediction.tracks.confidence[slot]
-            size = np.array(prediction.maps[slot].size)
-            with np.errstate(invalid='ignore'):
-                inside = ((uv > -0.5) & (uv < size - 0.5)).all(axis=1)
-                alive = inside & (visibility * confidence >= self.config.min_score)
-            rows = rows[alive[rows]]
-            self._live = _Live(live.ids[rows], prediction.maps[slot].to_source(uv[rows]), live.age[rows] + 1)
-            live.age[rows] += 1
-            result.append(_tracks(self._live, visibility[rows], confidence[rows], estimate))
-        return result
+    def _begin(self, frame: Frame, grey: np.ndarray, corners: Corners) -> None:
+        """New tracks on corners of cells that have few; the longest followed first: it has proved itself."""
+        table = self._table
+        live = table['corner'] >= 0
+        room = self.config.max_tracks - int(live.sum())
+        free = self._free(corners)
+        if room <= 0 or not len(free):
+            return
+        budget = int(np.ceil(self.config.max_tracks / (GRID[0] * GRID[1])))
+        full = np.bincount(_cell(table['uv'][live], frame.size), minlength=GRID[0] * GRID[1])
+        chosen: list[int] = []
+        for corner in free[np.argsort(corners.id[free], kind='stable')]:
+            cell = _cell(corners.uv[[corner]], frame.size)[0]
+            if full[cell] < budget and len(chosen) < room:
+                full[cell] += 1
+                chosen.append(corner)
+        count = len(chosen)
+        table.add(
+            [_patch(grey, corners.uv[corner], corners.unit) for corner in chosen],
+            id=np.arange(self._next, self._next + count, dtype=np.uint64),
+            corner=corners.id[chosen],
+            uv=corners.uv[chosen],
+            age=np.ones(count),
+            visibility=np.ones(count),
+            confidence=np.full(count, UNSURE),
+            point=np.full((count, 3), np.nan),
+            seen=np.full(count, frame.index),
+        )
+        self._next += count
 
-    def _fresh_points(self, frame: Frame, pixel_map: camera.PixelMap) -> np.ndarray:
-        """Corner-like source pixels away from the live tracks, (N, 2), as many as there is room for."""
-        room = self.config.max_tracks - len(self._live.ids)
-        if room <= 0:
-            return np.zeros((0, 2))
-        grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        width, height = frame.size
-        # As far apart as max_tracks points can be that fill the image evenly.
-        distance = 0.7 * np.sqrt(width * height / self.config.max_tracks)
-        mask = np.zeros_like(grey)
-        corner_a, corner_b = pixel_map.to_source(np.array([[0, 0], np.array(pixel_map.size) - 1.0]))
-        left, top = np.maximum(np.ceil(corner_a), 0).astype(int)
-        right, bottom = np.floor(corner_b).astype(int) + 1
-        mask[top:bottom, left:right] = 255
-        for u, v in np.rint(self._live.uv).astype(int):
-            cv2.circle(mask, (int(u), int(v)), int(distance), 0, -1)
-        corners = cv2.goodFeaturesToTrack(grey, room, 0.001, distance, mask=mask, blockSize=5)
-        return np.zeros((0, 2)) if corners is None else corners[:, 0].astype(np.float64)
+    def _picture(self, frame: Frame, grey: np.ndarray, unit: float) -> None:
+        table = self._table
+        for row in np.flatnonzero((table['corner'] >= 0) & (table['age'] % KEEP_PATCH == 0) & (table['off'] == 0)):
+            table.patches[row] = table.patches[row][1], _patch(grey, table['uv'][row], unit)
+
+    def _bound(self) -> None:
+        """The longest asleep are forgotten."""
+        table = self._table
+        asleep = np.flatnonzero(table['corner'] < 0)
+        excess = len(asleep) - SLEEPERS * self.config.max_tracks
+        if excess > 0:
+            keep = np.ones(len(table), bool)
+            keep[asleep[np.argsort(table['seen'][asleep], kind='stable')[:excess]]] = False
+            table.keep(keep)
+
+    def _tracks(self, frame: Frame, T: np.ndarray | None) -> Tracks:
+        table = self._table
+        live = table['corner'] >= 0
+        point = table['point'][live]
+        here = np.full_like(point, np.nan) if T is None else camera.transform(camera.invert(T), point)
+        now = {name: table[name][live] for name in ('id', 'uv', 'visibility', 'confidence', 'age')}
+        return Tracks(frame=frame, epoch=self.epoch, scale=self._scale, xyz=here, xyz_map=point, **now)
+
+    # Around a window ---------------------------------------------------------------------------------------------
+
+    def queries(self, corners: Corners | None, pixel_map: camera.PixelMap) -> tuple[np.ndarray, np.ndarray] | None:
+        """Ids (Q,) and network pixels (Q, 2) of the live tracks in the frame that has slot 0; None without any.
+
+        corners: of that frame.
+        """
+        with self._lock:
+            table = self._table
+            if corners is None or not len(corners):
+                return None
+            _, rows, at = np.intersect1d(table['corner'], corners.id, return_indices=True)
+            return (table['id'][rows], pixel_map.to_network(corners.uv[at])) if len(rows) else None
+
+    def solved(
+        self,
+        estimates: Sequence[Estimate],
+        points: Points,
+        prediction: WindowPrediction,
+        asked: np.ndarray | None,
+        corrections: Mapping[int, Similarity],
+    ) -> str:
+        """What a window says of the tracks: where they are in the map, whether they can be seen.
+
+        points: of the corners, as the window has them. asked: ids of the queries, in their order. corrections: how the
+        map moved meanwhile, by frame index. Returns what a person should know, '' as a rule.
+        """
+        with self._lock:
+            if not estimates or estimates[-1].epoch != self.epoch:
+                return ''
+            self._scale = estimates[-1].scale
+            self._place(points)
+            self._correct(corrections)
+            if asked is None or prediction.tracks is None:
+                return ''
+            return self._seen(prediction, prediction.slot(estimates[-1].frame.index), asked)
+
+    def _correct(self, corrections: Mapping[int, Similarity]) -> None:
+        table = self._table
+        if not corrections or not len(table):
+            return
+        moved = for_all(corrections, [int(index) for index in table['seen']])
+        for row, index in enumerate(table['seen']):
+            if int(index) in moved:
+                one = moved[int(index)]
+                table['point'][row] = one.scale * one.R @ table['point'][row] + one.t
+
+    def _place(self, points: Points) -> None:
+        table = self._table
+        _, rows, at = np.intersect1d(table['corner'], points.id, return_indices=True)
+        good = points.agreed[at]
+        rows_good, at_good = rows[good], at[good]
+        table['point'][rows_good] = points.xyz[at_good]
+        table['windows'][rows_good] += 1
+        wrong = np.zeros(len(table), bool)
+        wrong[rows[~good]] = True
+        self._end(wrong)
+        self._banned = np.union1d(self._banned, points.id[~points.agreed])
+
+    def _seen(self, prediction: WindowPrediction, slot: int, asked: np.ndarray) -> str:
+        assert prediction.tracks is not None
+        table, tracks = self._table, prediction.tracks
+        visibility, confidence = tracks.visibility[slot], tracks.confidence[slot]
+        finite = np.isfinite(visibility) & np.isfinite(confidence) & np.isfinite(tracks.uv[slot]).all(axis=1)
+        _, rows, at = np.intersect1d(table['id'], asked[finite], return_indices=True)
+        at = np.flatnonzero(finite)[at]
+        table['visibility'][rows] = visibility[at]
+        poor = visibility[at] * confidence[at] < self.config.min_score
+        table['poor'][rows] = np.where(poor, table['poor'][rows] + 1, 0)
+        tired = (table['poor'] >= self.config.patience) & (table['corner'] >= 0)
+        self._end(tired)
+        return '' if finite.all() else f'the tracker gave {int((~finite).sum())} tracks that are not finite'
 
 
-def _tracks(live: _Live, visibility: np.ndarray, confidence: np.ndarray, estimate: Estimate) -> Tracks:
-    """Attach each track's 3-D point: the depth under its nearest network pixel, along the ray of its own pixel."""
-    uv_network = estimate.map.to_network(live.uv)
-    column, row = np.clip(np.rint(uv_network).astype(int), 0, np.array(estimate.map.size) - 1).T
-    xyz = camera.rays(uv_network, estimate.K) * estimate.depth[row, column][:, None]
-    return Tracks(
-        estimate.frame,
-        estimate.epoch,
-        estimate.scale,
-        live.ids,
-        live.uv,
-        visibility,
-        confidence,
-        live.age,
-        xyz,
-        camera.transform(estimate.T_map_camera, xyz),
-    )
+def _project(points: np.ndarray, T: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2), NaN behind the camera, and z-depth (N,) of points of the map."""
+    local = camera.transform(camera.invert(T), points)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        uv = camera.project(local, K)
+        return np.where(local[:, 2:] > 0, uv, np.nan), local[:, 2]
+
+
+def _cell(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N,) number of the grid cell of each pixel (N, 2)."""
+    column, row = np.clip((uv + 0.5) * np.array(GRID) / np.array(size), 0, np.array(GRID) - 1).astype(int).T
+    return row * GRID[0] + column
+
+
+def _patch(grey: np.ndarray, uv: np.ndarray, unit: float) -> np.ndarray:
+    """(PATCH, PATCH) uint8 around a pixel, as it would be 518 wide."""
+    matrix = np.array([[unit, 0, uv[0] - unit * (PATCH - 1) / 2], [0, unit, uv[1] - unit * (PATCH - 1) / 2]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(grey, matrix, (PATCH, PATCH), flags=flags, borderMode=cv2.BORDER_REPLICATE)

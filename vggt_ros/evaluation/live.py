@@ -64,7 +64,7 @@ class Live:
     @property
     def estimates(self) -> list[Estimate]:
         """Of all windows, in order."""
-        return [result.estimate for solved in self.solutions for result in solved.answer.results]
+        return [one for solved in self.solutions for one in solved.answer.estimates]
 
     def until(self, index: int) -> Live:
         """The frames before this one and the windows that know nothing later."""

@@ -96,8 +96,9 @@ def to_points(estimate: Estimate, head: Header) -> PointCloud2:
     return point_cloud(head, cloud)
 
 
-def to_tracks(tracks: Tracks, head: Header) -> TrackArray:
+def to_tracks(tracks: Tracks) -> TrackArray:
     """One message for one image, struct of arrays."""
+    head = Header(stamp=ns_to_time(tracks.frame.stamp), frame_id=tracks.frame.frame_id)
     message = TrackArray(header=head, epoch=tracks.epoch, scale=int(tracks.scale))
     message.width, message.height = tracks.frame.size
     message.id = to_array('Q', tracks.id.astype(np.uint64))

@@ -185,6 +185,8 @@ class VGGTNode(LifecycleNode):
     def _publish_sight(self, sight: Sight) -> None:
         """The camera's pose at camera rate; where every image is solved, the solutions have the better one."""
         self._latest = sight.frame
+        if sight.tracks is not None:
+            self._outputs.publish_tracks(sight.tracks)
         if self._every_frame:
             return
         if sight.located is None:
@@ -201,11 +203,11 @@ class VGGTNode(LifecycleNode):
         self._map.add(solution)
         self._outputs.correct_path(solution.corrections)
         path_length = self.get_parameter('path_length').value
-        for result in solution.results:
+        for estimate in solution.estimates:
             if self._every_frame:
-                self._publish_pose(result.estimate)
-            self._outputs.publish_path(result.estimate, path_length)
-            self._outputs.publish_view(result)
+                self._publish_pose(estimate)
+            self._outputs.publish_path(estimate, path_length)
+            self._outputs.publish_view(estimate)
         if not self._every_frame:
             for located in solution.located:
                 self._publish_pose(located)

@@ -19,12 +19,11 @@ from std_msgs.msg import Header
 from vggt_ros.history import for_all
 from vggt_ros.msg import Status, TrackArray
 from vggt_ros.odometry.alignment import Similarity
-from vggt_ros.pipeline import Result
 from vggt_ros.resample import confidence_to_source, depth_to_source
 from vggt_ros.ros import messages
 from vggt_ros.ros.frames import Placement
 from vggt_ros.ros.images import fill_image
-from vggt_ros.types import Estimate, Located
+from vggt_ros.types import Estimate, Located, Tracks
 
 
 @dataclass(eq=False)
@@ -94,15 +93,17 @@ class Outputs:
             message.pose.covariance = located.covariance.ravel()
             self.pose.publish(message)
 
-    def publish_view(self, result: Result) -> None:
+    def publish_tracks(self, tracks: Tracks) -> None:
+        """The keypoints of one image, with its stamp."""
+        if self.tracks_wanted():
+            self.tracks.publish(messages.to_tracks(tracks))
+
+    def publish_view(self, estimate: Estimate) -> None:
         """What the network saw in one image, each message with the image's stamp."""
-        estimate = result.estimate
         in_camera = messages.header(estimate, estimate.frame.frame_id)
         self._publish_depth(estimate, in_camera)
         if _wanted(self.points):
             self.points.publish(messages.to_points(estimate, in_camera))
-        if self.tracks_wanted():
-            self.tracks.publish(messages.to_tracks(result.tracks, in_camera))
 
     def correct_path(self, corrections: Mapping[int, Similarity]) -> None:
         """Move the poses of the path with their keyframes."""

@@ -193,3 +193,17 @@ def test_covariance_is_in_units_of_the_depth():
 def test_the_room_is_what_the_tests_think():
     view = turned(0)
     np.testing.assert_allclose(view.depth, depth_of(view.T_map_camera, K, SIZE), rtol=1e-6)
+
+
+def test_anchors_far_beyond_both_bounds_reject_the_window():
+    bounds = Gates()
+    translation, rotation = 4.1 * bounds.translation * 3.0, 4.1 * bounds.rotation
+
+    def quality(translation_spread, rotation_spread):
+        spreads = {'translation_spread': translation_spread, 'rotation_spread': rotation_spread, 'scale_sigma': 0.01}
+        fine = replace(simulated(np.random.default_rng(0), 0.001, 0.001, (1, 1, 1)), inliers=1.0, **spreads)
+        return assess(fine, 3, 3.0, bounds)[0]
+
+    assert quality(translation, rotation) is Quality.REJECT
+    assert quality(translation, 0.9 * rotation) is Quality.DEGRADED
+    assert quality(0.9 * translation, rotation) is Quality.DEGRADED

@@ -12,6 +12,8 @@ from vggt_ros.odometry.alignment import Alignment
 from vggt_ros.odometry.anchors import Keyframe, covisibility
 from vggt_ros.types import Accuracy
 
+GROSS = 4.0  # how far beyond its bounds the scatter of the anchors shows that the window has nothing to do with them
+
 
 class Quality(IntEnum):
     """What is done with a window."""
@@ -28,8 +30,8 @@ class Gates:
     translation: scatter of the anchors' translations as a share of the median depth. rotation: of their rotations, rad.
     scale: standard deviation of the log of the scale. inliers: least share of pixels whose depth agrees within 5 %.
     turn: rad between the newest rotation and the one that tracked corners tell. One gate failed: DEGRADED; ``rejected``
-    or more: REJECT. anchors: fewer that can be compared: REJECT. linked: least share of common surface that ties a new
-    frame to one that is placed already.
+    or more, or translation and rotation by ``GROSS``: REJECT. anchors: fewer that can be compared: REJECT. linked:
+    least share of common surface that ties a new frame to one that is placed already.
     """
 
     translation: float = 0.03
@@ -80,7 +82,8 @@ def assess(
     if anchors < gates.anchors:
         reasons.append(f'only {anchors} anchor can be compared with the map')
         return Quality.REJECT, tuple(reasons)
-    if len(reasons) >= gates.rejected:
+    far = alignment.translation_spread > GROSS * gates.translation * depth
+    if len(reasons) >= gates.rejected or (far and alignment.rotation_spread > GROSS * gates.rotation):
         return Quality.REJECT, tuple(reasons)
     return (Quality.DEGRADED if reasons else Quality.GOOD), tuple(reasons)
 

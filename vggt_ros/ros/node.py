@@ -80,7 +80,7 @@ class VGGTNode(LifecycleNode):
             with ExitStack() as parts:  # a later one that fails closes the earlier ones
                 self._lookup = open_lookup(self, settings)
                 parts.callback(self._lookup.close)
-                self._outputs = Outputs(self, settings['map_frame'], settings['depth_size'] == 'source')
+                self._outputs = Outputs(self, settings)
                 parts.callback(self._outputs.close)
                 self._metric = MetricInputs(self, settings, self._problems, self._lookup)
                 self._gravity = GravityInput(self, settings, self._problems, self._lookup)
@@ -126,7 +126,7 @@ class VGGTNode(LifecycleNode):
             self._gravity,
             self._problems,
             self._guard.trigger,
-            self._outputs.tracks_wanted,
+            self._outputs.tracks.wanted,
             self._lookup.clear,
         )
         self._statistics = self._active.statistics

@@ -6,8 +6,8 @@ import array
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point32
-from sensor_msgs.msg import ChannelFloat32, PointCloud, PointCloud2
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import PointCloud, PointCloud2
 from std_msgs.msg import Header
 
 from vggt_ros import camera
@@ -48,8 +48,8 @@ def to_track_points(tracks: Tracks, head: Header) -> PointCloud2:
     return point_cloud(head, cloud, dense=True)
 
 
-def to_vins(tracks: Tracks, head: Header, K: np.ndarray, before: TrackedPoints | None) -> PointCloud:
-    """What VINS-Mono's estimator takes from its feature tracker: points (x, y, 1), channels id u v vx vy.
+def to_vins(tracks: Tracks, head: Header, K: np.ndarray, before: TrackedPoints | None) -> bytes:
+    """What VINS-Mono's estimator takes from its feature tracker: points (x, y, 1), channels id u v vx vy; serialised.
 
     x, y are normalised image coordinates and vx, vy their change per second, 0 for a track that was not in ``before``,
     the image before this one. K: (3, 3) in source pixels.
@@ -57,7 +57,7 @@ def to_vins(tracks: Tracks, head: Header, K: np.ndarray, before: TrackedPoints |
     return _features(tracks, head, K, {'id_of_point': _float_ids(tracks), **_motion(tracks, K, before)})
 
 
-def to_vins_fusion(tracks: Tracks, head: Header, K: np.ndarray, before: TrackedPoints | None) -> PointCloud:
+def to_vins_fusion(tracks: Tracks, head: Header, K: np.ndarray, before: TrackedPoints | None) -> bytes:
     """What VINS-Fusion's estimator takes: as :func:`to_vins`, with the camera's number (0) after the id.
 
     It reads channels 6 to 8 whenever there are more than five, for debugging: the points in the map, NaN unknown.
@@ -67,11 +67,26 @@ def to_vins_fusion(tracks: Tracks, head: Header, K: np.ndarray, before: TrackedP
     return _features(tracks, head, K, {**first, **_motion(tracks, K, before), **last})
 
 
-def _features(tracks: Tracks, head: Header, K: np.ndarray, channels: dict[str, np.ndarray]) -> PointCloud:
-    # The one type here that wants an object for every point.
-    points = [Point32(x=x, y=y, z=z) for x, y, z in camera.rays(tracks.uv, K).tolist()]
-    columns = [ChannelFloat32(name=name, values=_floats(values)) for name, values in channels.items()]
-    return PointCloud(header=head, points=points, channels=columns)
+def _features(tracks: Tracks, head: Header, K: np.ndarray, channels: dict[str, np.ndarray]) -> bytes:
+    """A sensor_msgs/PointCloud in CDR, as it travels; as a message it wants a Python object for every point.
+
+    CDR counts the elements of a sequence and the bytes of a string, its NUL included, in a uint32 before them; here all
+    of it is aligned to 4 bytes, in the machine's byte order as rclpy writes it.
+    """
+
+    def counted(count: int, content: bytes) -> bytes:
+        return np.uint32(count).tobytes() + content + b'\0' * (-len(content) % 4)
+
+    count = len(tracks.id)
+    parts = [
+        serialize_message(PointCloud(header=head))[:-8],  # without the counts of the two empty sequences
+        counted(count, camera.rays(tracks.uv, K).astype(np.float32).tobytes()),
+        counted(len(channels), b''),
+    ]
+    for name, values in channels.items():
+        text = name.encode() + b'\0'
+        parts += [counted(len(text), text), counted(count, values.astype(np.float32).tobytes())]
+    return b''.join(parts)
 
 
 def _motion(tracks: Tracks, K: np.ndarray, before: TrackedPoints | None) -> dict[str, np.ndarray]:

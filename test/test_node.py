@@ -540,7 +540,7 @@ def test_the_tracker_rests_while_nobody_listens():
         rig.play(range(4))
         assert rig.settled()
         tracks = rig.listen(TrackArray, '/vggt/tracks')
-        assert wait_until(rig.node._outputs.tracks_wanted)
+        assert wait_until(rig.node._outputs.tracks.wanted)
         rig.play(range(4, 9))
         # Solved is not published yet: whoever comes in between may get the message of an image without tracks.
         assert wait_until(lambda: stamps(tracks)[-5:] == [stamp_of(i) for i in range(4, 9)])

@@ -55,6 +55,15 @@ def check(settings: dict[str, Any]) -> None:
         )
 
 
+def chosen(settings: dict[str, Any], name: str, allowed: Sequence[str]) -> list[str]:
+    """The names in the list parameter ``name``, each once. Raises LoadError for one that is not allowed."""
+    # An empty list in a YAML file arrives as None, the default as ['']: rclpy cannot tell an empty list's type.
+    names = [value for value in settings[name] or () if value]
+    if unknown := [value for value in names if value not in allowed]:
+        raise LoadError(f'{name}: {", ".join(unknown)} is not one of {", ".join(allowed)}')
+    return list(dict.fromkeys(names))
+
+
 def make_pipeline(
     predictor: Predictor, settings: dict[str, Any], sources: Sequence[MetricSource], problems: Problems
 ) -> Pipeline:

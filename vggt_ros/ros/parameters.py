@@ -102,6 +102,8 @@ PARAMETERS: tuple[Declared, ...] = (
     Declared('refine', True, "whether corners tracked from image to image refine the network's poses"),
     Declared('max_tracks', 256, 'most live keypoint tracks, 0 = none', '', (0, 10000)),
     Declared('min_track_score', 0.2, 'visibility x confidence below which a track ends', '', (0.0, 1.0)),
+    Declared('track_adapters', [''], 'tracks as other programs read them: any of vins, vins_fusion, foxglove'),
+    Declared('track_tails', 12, 'how far tails in ~/tracks/image go back', 'images', (0, 100)),
     Declared('loops', True, 'whether places met before are recognised; needs gtsam'),
     Declared(
         'lost_timeout',

@@ -27,6 +27,7 @@ GRID = (8, 6)  # cells across and down; new tracks go where there are few
 PATCH = 15  # side of the picture that a track keeps of itself, px at 518
 KEEP_PATCH = 5  # images between two pictures; the last but one is kept, the last may show what the corner slid onto
 SLEEPERS = 4  # tracks that sleep, for each that may live
+MEAN = 8  # windows whose word about a point is averaged
 UNSURE = 0.5  # confidence of a track whose point nobody has judged yet
 
 
@@ -316,7 +317,10 @@ class Tracker:
         _, rows, at = np.intersect1d(table['corner'], points.id, return_indices=True)
         good = points.agreed[at]
         rows_good, at_good = rows[good], at[good]
-        table['point'][rows_good] = points.xyz[at_good]
+        # A mean, not the newest: that would follow a corner that slides.
+        new, old = points.xyz[at_good], table['point'][rows_good]
+        weight = np.minimum(table['windows'][rows_good], MEAN)[:, None]
+        table['point'][rows_good] = np.where(np.isfinite(old), (weight * old + new) / (weight + 1), new)
         table['windows'][rows_good] += 1
         wrong = np.zeros(len(table), bool)
         wrong[rows[~good]] = True

@@ -306,8 +306,26 @@ class VGGTNode(LifecycleNode):
         return response
 
 
+class _Interrupts:
+    """Ctrl-C while the node loads ends it there and then; later it only ends the context, which ends the executor.
+
+    Python would raise KeyboardInterrupt wherever the main thread is: between the start of a thread of the executor's
+    pool and its registration, for one, after which the process waits for that thread for ever. To be made before
+    rclpy.init, whose own handler calls this one.
+    """
+
+    def __init__(self) -> None:
+        self.quiet = False
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, *_: Any) -> None:
+        if not self.quiet:
+            raise KeyboardInterrupt
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node; with ``autostart`` it configures and activates itself."""
+    interrupts = _Interrupts()
     rclpy.init(args=args)
     try:
         node = VGGTNode()
@@ -320,6 +338,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         if node.get_parameter('autostart').value and node.trigger_configure() == SUCCESS:
             node.trigger_activate()
+        interrupts.quiet = True
         compat.spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -329,7 +348,7 @@ def main(args: list[str] | None = None) -> int:
             raise
     finally:
         # ros2 launch and the terminal may both send the interrupt; the second must not tear the clean-up.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts.quiet = True
         node.close()
         executor.shutdown()
         node.destroy_node()

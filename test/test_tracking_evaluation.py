@@ -1,0 +1,205 @@
+"""What is said of tracks is true: planted errors come out exactly as they were put in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vggt_ros.camera import invert, project, transform
+from vggt_ros.evaluation import downstream, runs, tracking
+from vggt_ros.evaluation.scenarios import PERIOD, SIZE, K
+from vggt_ros.synthetic.trajectory import look_at
+from vggt_ros.types import Frame, Scale, Tracks
+
+IMAGES = 20
+FAR = 40  # px between neighbouring points, far more than the tolerance of 3
+
+
+def message(index: int, ids, uv, epoch: int = 0) -> Tracks:
+    frame = Frame(index, (index + 1) * PERIOD, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K)
+    count = len(ids)
+    nothing, one = np.full((count, 3), np.nan), np.ones(count)
+    ids, age = np.asarray(ids, np.uint64), np.zeros(count, np.uint32)
+    return Tracks(frame, epoch, Scale.RELATIVE, ids, np.asarray(uv, float), one, one, age, nothing, nothing)
+
+
+class Plane:
+    """Points on a grid that move through the image by one pixel per image; column 3 in truth moves on its own."""
+
+    speed = np.array([1.0, 0.0])
+    own = np.array([0.0, 1.0])
+    points = np.stack(np.meshgrid([10.0, 50.0, 90.0, 130.0], [20.0, 60.0, 100.0]), -1).reshape(-1, 2)
+    mover = points[:, 0] == 130
+
+    def at(self, index: int) -> np.ndarray:
+        return self.points + index * self.speed + index * self.own * self.mover[:, None]
+
+    def truth(self, image: int, uv: np.ndarray):
+        later = np.arange(IMAGES - image)[:, None, None]
+        distance = np.linalg.norm(uv[:, None] - self.at(image), axis=-1)
+        moves = self.mover[distance.argmin(1)][:, None]
+        still = uv + later * self.speed
+        return still + later * self.own * moves, still, np.ones(still.shape[:2], bool)
+
+    def tracks(self) -> list[Tracks]:
+        return [message(index, np.arange(len(self.points)), self.at(index)) for index in range(IMAGES)]
+
+
+PLANE = Plane()
+
+
+def changed(tracks: list[Tracks], one: int, places: dict[int, np.ndarray | None]) -> list[Tracks]:
+    """Another place of one id in some images; None: absent."""
+    result = list(tracks)
+    for index, place in places.items():
+        kept = tracks[index].id != one
+        uv = tracks[index].uv[kept]
+        ids = tracks[index].id[kept]
+        result[index] = message(index, ids, uv) if place is None else message(index, [*ids, one], [*uv, place])
+    return result
+
+
+def test_exact_tracks_are_right():
+    judged = tracking.judge(PLANE.tracks(), PLANE.truth)
+    assert tracking.identity(judged) == tracking.identity(judged, later_only=True) == 1.0
+    assert tracking.switches(judged) == [] and tracking.returns(judged) == 0
+    assert (tracking.lives(judged) == IMAGES).all()
+    share, count = tracking.by_age(judged)
+    assert (share == 1).all() and (count == len(PLANE.points)).all()
+
+
+def test_ids_of_another_epoch_are_other_tracks():
+    tracks = [replace(one, epoch=index // 10) for index, one in enumerate(PLANE.tracks())]
+    turned = [replace(one, id=one.id[::-1].copy()) if one.epoch else one for one in tracks]
+    judged = tracking.judge(turned, PLANE.truth)
+    assert tracking.identity(judged) == 1.0
+    assert tracking.lives(judged).tolist() == [10] * 2 * len(PLANE.points)
+
+
+def test_a_drift_is_wrong_from_where_it_exceeds_the_tolerance():
+    drifted = {index: PLANE.at(index)[0] + [0.0, 0.5 * index] for index in range(IMAGES)}
+    judged = tracking.judge(changed(PLANE.tracks(), 0, drifted), PLANE.truth)
+    wrong = IMAGES - 7  # 3 px are reached in image 6
+    pairs = IMAGES * len(PLANE.points)
+    assert tracking.identity(judged) == pytest.approx(1 - wrong / pairs, abs=1e-12)
+    assert tracking.identity(judged, later_only=True) == pytest.approx(
+        1 - wrong / (pairs - len(PLANE.points)), abs=1e-12
+    )
+    assert sorted(tracking.lives(judged)) == [7] + [IMAGES] * (len(PLANE.points) - 1)
+    assert tracking.switches(judged) == []
+    share, _ = tracking.by_age(judged)
+    assert share.tolist() == [1.0] * 7 + [1 - 1 / len(PLANE.points)] * wrong
+
+
+def test_a_switch_is_found_when_it_lasts():
+    def onto(images) -> list[Tracks]:
+        return changed(PLANE.tracks(), 0, {index: PLANE.at(index)[5] + [1.0, 1.0] for index in images})
+
+    judged = tracking.judge(onto(range(8, 20)), PLANE.truth)
+    assert tracking.switches(judged) == [(0, 5, 10)]
+    assert tracking.identity(judged) == pytest.approx(1 - 12 / (IMAGES * len(PLANE.points)), abs=1e-12)
+    assert tracking.switches(tracking.judge(onto(range(8, 11)), PLANE.truth)) == [(0, 5, 10)]
+    assert tracking.switches(tracking.judge(onto(range(8, 10)), PLANE.truth)) == []
+    # Two images there, one back, two there: it did not stay.
+    assert tracking.switches(tracking.judge(onto((8, 9, 11, 12)), PLANE.truth)) == []
+
+
+def test_a_switch_to_a_point_whose_track_has_ended_is_found():
+    tracks = changed(PLANE.tracks(), 5, dict.fromkeys(range(6, IMAGES)))
+    tracks = changed(tracks, 0, {index: PLANE.at(index)[5] for index in range(8, 20)})
+    assert tracking.switches(tracking.judge(tracks, PLANE.truth)) == [(0, 5, 10)]
+
+
+def test_a_point_that_is_hidden_is_nobody_s_place():
+    def hidden(image: int, uv: np.ndarray):
+        exact, still, seen = PLANE.truth(image, uv)
+        return exact, still, seen & (np.linalg.norm(uv - PLANE.at(image)[5], axis=1) > 1)
+
+    tracks = changed(PLANE.tracks(), 0, {index: PLANE.at(index)[5] for index in range(8, 20)})
+    assert tracking.switches(tracking.judge(tracks, hidden)) == []
+
+
+def test_an_id_that_is_used_again_is_wrong_and_counted():
+    again = dict.fromkeys(range(6, 9)) | {index: PLANE.at(index)[0] + [20.0, 20.0] for index in range(9, 14)}
+    again |= dict.fromkeys(range(14, IMAGES))
+    judged = tracking.judge(changed(PLANE.tracks(), 0, again), PLANE.truth)
+    pairs = IMAGES * len(PLANE.points) - 9
+    assert tracking.identity(judged) == pytest.approx(1 - 5 / pairs, abs=1e-12)
+    assert tracking.returns(judged) == 1 and tracking.switches(judged) == []
+    assert min(tracking.lives(judged)) == 6
+
+
+def test_a_gap_is_neither_wrong_nor_life():
+    judged = tracking.judge(changed(PLANE.tracks(), 0, dict.fromkeys(range(6, 9))), PLANE.truth)
+    assert tracking.identity(judged) == 1.0 and tracking.returns(judged) == 0
+    assert min(tracking.lives(judged)) == IMAGES - 3
+
+
+def test_tracks_on_a_moving_object_count_once_it_has_moved():
+    judged = tracking.judge(PLANE.tracks(), PLANE.truth)
+    # A quarter of the points moves by a pixel an image: by more than 3 px from image 4 on.
+    assert tracking.moved(judged) == pytest.approx(0.25 * (IMAGES - 4) / IMAGES, abs=1e-12)
+    still = [message(one.frame.index, one.id[~PLANE.mover], one.uv[~PLANE.mover]) for one in PLANE.tracks()]
+    assert tracking.moved(tracking.judge(still, PLANE.truth)) == 0.0
+
+
+def test_coverage_counts_cells_and_starts_with_the_first_tracks():
+    width, height = SIZE[0] / 8, SIZE[1] / 6
+    uv = [[-0.4, -0.4], [0.5 * width, 0.5 * height], [7.5 * width, 5.5 * height]]
+    tracks = [message(0, [], np.zeros((0, 2))), message(1, [0, 1, 2], uv), message(2, [], np.zeros((0, 2)))]
+    pairs = tracking.published(tracks)
+    assert tracking.coverage(pairs) == pytest.approx(2 / 48 / 2, abs=1e-12)
+    held = tracking.occupancy(pairs)
+    assert held.shape == (6, 8) and held[0, 0] == held[5, 7] == 0.5 and held.sum() == 1.0
+
+
+def test_nothing_published_is_no_identity_and_no_coverage():
+    for tracks in ([], [message(0, [], np.zeros((0, 2)))]):
+        judged = tracking.judge(tracks, PLANE.truth)
+        assert tracking.identity(judged) == tracking.coverage(judged.pairs) == tracking.moved(judged) == 0.0
+        assert tracking.switches(judged) == [] and len(tracking.lives(judged)) == 0
+
+
+def arc(count: int) -> np.ndarray:
+    angle = np.linspace(-0.5, 0.5, count)
+    position = np.stack([4 * np.sin(angle), -4 * np.cos(angle), 1 + 0.3 * np.sin(5 * angle)], axis=1)
+    return look_at(position, np.array([0.0, 0.0, 1.0]))
+
+
+def filmed(T: np.ndarray, points: np.ndarray) -> list[Tracks]:
+    """Exact tracks of points (N, 3), in the images in which they are."""
+    tracks = []
+    for index, one in enumerate(T):
+        uv = project(transform(invert(one), points), K)
+        inside = ((uv >= 0) & (uv <= np.array(SIZE) - 1)).all(1)
+        tracks.append(message(index, np.flatnonzero(inside), uv[inside]))
+    return tracks
+
+
+def test_exact_tracks_give_exact_poses():
+    pytest.importorskip('pycolmap')
+    T, points = arc(24), np.random.default_rng(0).uniform(-1.5, 1.5, (120, 3)) + [0, 0, 1]
+    found = downstream.poses_from_tracks(filmed(T, points), K)
+    assert np.isfinite(found).all()
+    assert runs.ate(found, T)[0] < 1e-3
+
+
+def test_wrong_tracks_do_not_spoil_the_poses_of_the_others():
+    pytest.importorskip('pycolmap')
+    rng = np.random.default_rng(1)
+    T, points = arc(24), rng.uniform(-1.5, 1.5, (120, 3)) + [0, 0, 1]
+    tracks = filmed(T, points)
+    late = [
+        replace(one, uv=np.where((one.id < 20)[:, None] & (one.frame.index > 10), one.uv[::-1], one.uv))
+        for one in tracks
+    ]
+    found = downstream.poses_from_tracks(late, K)
+    assert np.isfinite(found).all()
+    assert runs.ate(found, T)[0] < 1e-3
+
+
+def test_tracks_that_are_not_there_give_no_poses():
+    tracks = [message(index, [], np.zeros((0, 2))) for index in range(12)]
+    assert np.isnan(downstream.poses_from_tracks(tracks, K)).all()

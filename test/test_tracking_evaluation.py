@@ -7,14 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vggt_ros.camera import invert, project, transform
-from vggt_ros.evaluation import downstream, runs, tracking
-from vggt_ros.evaluation.scenarios import PERIOD, SIZE, K
-from vggt_ros.synthetic.trajectory import look_at
+from vggt_ros.camera import invert, project, rays, transform
+from vggt_ros.evaluation import downstream, plots, runs, tracking
+from vggt_ros.evaluation.scenarios import PERIOD, ROOM, SIZE, K, Scenario, box_world, inside_box
+from vggt_ros.synthetic.palette import Palette
+from vggt_ros.synthetic.places import make_world
+from vggt_ros.synthetic.scene import Scene
+from vggt_ros.synthetic.trajectory import look_along, look_at
+from vggt_ros.synthetic.truth import FrameTruth
+from vggt_ros.synthetic.world import BOX, Builder, World
 from vggt_ros.types import Frame, Scale, Tracks
 
 IMAGES = 20
-FAR = 40  # px between neighbouring points, far more than the tolerance of 3
+MIDDLE = np.array([0.0, 0.0, 1.0])
 
 
 def message(index: int, ids, uv, epoch: int = 0) -> Tracks:
@@ -26,7 +31,7 @@ def message(index: int, ids, uv, epoch: int = 0) -> Tracks:
 
 
 class Plane:
-    """Points on a grid that move through the image by one pixel per image; column 3 in truth moves on its own."""
+    """Points 40 px apart that all go on by a pixel an image; those of the last column also move by themselves."""
 
     speed = np.array([1.0, 0.0])
     own = np.array([0.0, 1.0])
@@ -64,10 +69,12 @@ def changed(tracks: list[Tracks], one: int, places: dict[int, np.ndarray | None]
 def test_exact_tracks_are_right():
     judged = tracking.judge(PLANE.tracks(), PLANE.truth)
     assert tracking.identity(judged) == tracking.identity(judged, later_only=True) == 1.0
-    assert tracking.switches(judged) == [] and tracking.returns(judged) == 0
+    assert tracking.switches(judged) == []
+    assert tracking.returns(judged) == 0
     assert (tracking.lives(judged) == IMAGES).all()
     share, count = tracking.by_age(judged)
-    assert (share == 1).all() and (count == len(PLANE.points)).all()
+    assert (share == 1).all()
+    assert (count == len(PLANE.points)).all()
 
 
 def test_ids_of_another_epoch_are_other_tracks():
@@ -127,13 +134,15 @@ def test_an_id_that_is_used_again_is_wrong_and_counted():
     judged = tracking.judge(changed(PLANE.tracks(), 0, again), PLANE.truth)
     pairs = IMAGES * len(PLANE.points) - 9
     assert tracking.identity(judged) == pytest.approx(1 - 5 / pairs, abs=1e-12)
-    assert tracking.returns(judged) == 1 and tracking.switches(judged) == []
+    assert tracking.returns(judged) == 1
+    assert tracking.switches(judged) == []
     assert min(tracking.lives(judged)) == 6
 
 
 def test_a_gap_is_neither_wrong_nor_life():
     judged = tracking.judge(changed(PLANE.tracks(), 0, dict.fromkeys(range(6, 9))), PLANE.truth)
-    assert tracking.identity(judged) == 1.0 and tracking.returns(judged) == 0
+    assert tracking.identity(judged) == 1.0
+    assert tracking.returns(judged) == 0
     assert min(tracking.lives(judged)) == IMAGES - 3
 
 
@@ -152,20 +161,89 @@ def test_coverage_counts_cells_and_starts_with_the_first_tracks():
     pairs = tracking.published(tracks)
     assert tracking.coverage(pairs) == pytest.approx(2 / 48 / 2, abs=1e-12)
     held = tracking.occupancy(pairs)
-    assert held.shape == (6, 8) and held[0, 0] == held[5, 7] == 0.5 and held.sum() == 1.0
+    assert held.shape == (6, 8)
+    assert held[0, 0] == held[5, 7] == 0.5
+    assert held.sum() == 1.0
 
 
 def test_nothing_published_is_no_identity_and_no_coverage():
     for tracks in ([], [message(0, [], np.zeros((0, 2)))]):
         judged = tracking.judge(tracks, PLANE.truth)
         assert tracking.identity(judged) == tracking.coverage(judged.pairs) == tracking.moved(judged) == 0.0
-        assert tracking.switches(judged) == [] and len(tracking.lives(judged)) == 0
+        assert tracking.switches(judged) == []
+        assert len(tracking.lives(judged)) == 0
+
+
+def unfilmed(world: World, T: np.ndarray) -> Scenario:
+    """A scenario whose pictures are black, its truth that of the world at 10 images a second."""
+    frames = [message(index, [], np.zeros((0, 2))).frame for index in range(len(T))]
+    truths = [FrameTruth(one, K, inside_box(one, *ROOM)) for one in T]
+    return Scenario(frames, T, truths, Scene.pack(world, np.arange(len(T)) * PERIOD * 1e-9))
+
+
+def test_the_truth_of_a_world_follows_surfaces_and_things_that_move():
+    speed = 0.05  # m an image, to the right of the camera at the beginning
+
+    def furnish(builder: Builder, palette: Palette) -> None:
+        plain = builder.material(palette.texture('plain'), palette.wall(), 1.0)
+        thing = builder.object('thing')
+        # So slow a swing is a straight line within a micrometre.
+        builder.add(BOX, thing, (0.0, 1.0, 1.5), (0.3, 0.1, 0.3), plain)
+        builder.move(thing, (0.0, 0.0, 0.0), (1000.0, 0.0, 0.0), 0.0, speed * 10 / 1000 / (2 * np.pi))
+
+    x = np.linspace(0, 0.5, 6)
+    position = np.stack([x, -x, np.full(6, 1.5)], axis=1)
+    T = look_at(position, position + np.array([0.0, 1.0, 0.0]))
+    scenario = unfilmed(box_world(*ROOM, furnish=furnish), T)
+    wall, thing = np.array([30.0, 40.0]), project(transform(invert(T[2]), np.array([0.1, 0.9, 1.4])), K)
+    own, still, seen = tracking.exactly(scenario)(2, np.stack([wall, thing]))
+    on_wall = transform(T[2], rays(wall, K) * 3.2)
+    assert on_wall[1] == pytest.approx(3.0)
+    for row, index in enumerate(range(2, 6)):
+        for found in (own, still):
+            assert found[row, 0] == pytest.approx(project(transform(invert(T[index]), on_wall), K), abs=1e-3)
+        point = np.array([0.1, 0.9, 1.4])
+        assert still[row, 1] == pytest.approx(project(transform(invert(T[index]), point), K), abs=1e-3)
+        point[0] += speed * row
+        assert own[row, 1] == pytest.approx(project(transform(invert(T[index]), point), K), abs=1e-3)
+    assert seen.all()
+
+
+def test_a_place_in_the_sky_is_a_direction():
+    world = make_world('street', 3)
+    T = look_along(np.arange(3)[:, None] * np.ones(3) + [0, 0, 50.0], np.array([0.0, 0.1, 0.2]), np.full(3, 0.5))
+    own, still, _ = tracking.exactly(unfilmed(world, T))(1, np.array([[100.0, 20.0]]))
+    direction = T[1, :3, :3] @ rays(np.array([100.0, 20.0]), K)
+    assert own[:, 0] == pytest.approx(np.stack([project(direction @ one[:3, :3], K) for one in T[1:]]), abs=1e-9)
+    assert (own == still).all()
+
+
+def test_without_a_rendered_world_there_is_no_truth():
+    scenario = replace(unfilmed(box_world(*ROOM), arc(2)), scene=None)
+    with pytest.raises(ValueError, match='not rendered'):
+        tracking.exactly(scenario)
+
+
+def test_a_clip_has_every_image_and_stays_small(tmp_path, monkeypatch):
+    cv2 = pytest.importorskip('cv2', minversion='4.11')
+    rng = np.random.default_rng(0)
+    noisy = [
+        replace(one, frame=replace(one.frame, image=rng.integers(0, 255, one.frame.image.shape, np.uint8)))
+        for one in PLANE.tracks()
+    ]
+    lengths = []
+    for limit in (plots.CLIP_BYTES, 800_000):
+        monkeypatch.setattr(plots, 'CLIP_BYTES', limit)
+        plots.write_clip(noisy, tmp_path / 'clip.gif')
+        assert (tmp_path / 'clip.gif').stat().st_size <= limit
+        lengths.append(len(cv2.imreadanimation(str(tmp_path / 'clip.gif'))[1].frames))
+    assert lengths[0] > lengths[1] > 0
 
 
 def arc(count: int) -> np.ndarray:
     angle = np.linspace(-0.5, 0.5, count)
     position = np.stack([4 * np.sin(angle), -4 * np.cos(angle), 1 + 0.3 * np.sin(5 * angle)], axis=1)
-    return look_at(position, np.array([0.0, 0.0, 1.0]))
+    return look_at(position, MIDDLE)
 
 
 def filmed(T: np.ndarray, points: np.ndarray) -> list[Tracks]:
@@ -180,7 +258,7 @@ def filmed(T: np.ndarray, points: np.ndarray) -> list[Tracks]:
 
 def test_exact_tracks_give_exact_poses():
     pytest.importorskip('pycolmap')
-    T, points = arc(24), np.random.default_rng(0).uniform(-1.5, 1.5, (120, 3)) + [0, 0, 1]
+    T, points = arc(24), np.random.default_rng(0).uniform(-1.5, 1.5, (120, 3)) + MIDDLE
     found = downstream.poses_from_tracks(filmed(T, points), K)
     assert np.isfinite(found).all()
     assert runs.ate(found, T)[0] < 1e-3
@@ -189,7 +267,7 @@ def test_exact_tracks_give_exact_poses():
 def test_wrong_tracks_do_not_spoil_the_poses_of_the_others():
     pytest.importorskip('pycolmap')
     rng = np.random.default_rng(1)
-    T, points = arc(24), rng.uniform(-1.5, 1.5, (120, 3)) + [0, 0, 1]
+    T, points = arc(24), rng.uniform(-1.5, 1.5, (120, 3)) + MIDDLE
     tracks = filmed(T, points)
     late = [
         replace(one, uv=np.where((one.id < 20)[:, None] & (one.frame.index > 10), one.uv[::-1], one.uv))

@@ -125,7 +125,7 @@ class _Reconstruction:
         return True
 
     def _triangulate(self) -> None:
-        """Points of tracks that have none yet, from two of the located images that see them, where most others agree."""
+        """Points of tracks that have none yet, from two of the located images that see them; most others must agree."""
         located = np.flatnonzero(self.located)
         seen = self.observed[located] & np.isnan(self.xyz[:, 0])
         rows = np.flatnonzero(seen.sum(0) >= 2)
@@ -168,6 +168,7 @@ class _Reconstruction:
         """Bundle adjustment of everything located; points with fewer than two observations that agree are dropped."""
         import pycolmap
 
+        pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # not a line for every adjustment
         rows = np.flatnonzero(np.isfinite(self.xyz[:, 0]))
         agrees = self._agrees(rows)
         enough = agrees.sum(0) >= 2
@@ -200,7 +201,8 @@ class _Reconstruction:
         options = pycolmap.BundleAdjustmentOptions()
         options.refine_focal_length = options.refine_extra_params = options.print_summary = False
         options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-        options.ceres.solver_options.max_num_iterations = 50
+        options.ceres.solver_options.max_num_iterations = 30
+        options.ceres.solver_options.num_threads = 1
         pycolmap.bundle_adjustment(model, options)
         for image in np.flatnonzero(self.located):
             self.T[image, :3] = model.images[int(image) + 1].cam_from_world().matrix()

@@ -23,8 +23,8 @@ GRID = (8, 6)  # cells of the image, columns and rows
 STAYS = 3  # images in a row on another id's point that make a switch
 
 Follow = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""(image, uv (Q, 2) in it) -> of the points seen there, in this image and all after it: uv (F, Q, 2), NaN where there is
-none; the same if they had stood still since, (F, Q, 2); whether they are seen, (F, Q) bool."""
+"""(image, uv (Q, 2) in it) -> of the points seen there, in this image and all after it: uv (F, Q, 2), NaN where there
+is none; the same if they had stood still since, (F, Q, 2); whether they are seen, (F, Q) bool."""
 
 
 def published(tracks: Sequence[Tracks]) -> Published:
@@ -139,8 +139,8 @@ def identity(judged: Judged, later_only: bool = False) -> float:
 def switches(judged: Judged) -> list[tuple[int, int, int]]:
     """(track, other track, image) for each track that leaves its own point and stays on another one's.
 
-    That is, in STAYS images in a row of those in which it is published it is wrong and within the tolerance of where the
-    point of the same other track is seen, one that began no later. Each track counts once.
+    That is, in STAYS images in a row of those in which it is published it is wrong and within the tolerance of where
+    the point of the same other track is seen, one that began no later. Each track counts once.
     """
     pairs, begun = judged.pairs, judged.pairs.image[judged.pairs.first]
     found: dict[int, tuple[int, int, int]] = {}
@@ -200,6 +200,6 @@ def coverage(pairs: Published) -> float:
 
 
 def by_age(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
-    """By age, in images in which a track was published before: share of the pairs that are right, and how many pairs."""
+    """By age, in images in which a track was published before: share of the pairs that are right, and their number."""
     count = np.bincount(judged.pairs.age)
     return np.bincount(judged.pairs.age, judged.right) / np.maximum(count, 1), count

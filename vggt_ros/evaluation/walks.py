@@ -1,4 +1,4 @@
-"""Walks with pictures and exact truth where nothing goes wrong on purpose: worlds never trained on, and a hall of pillars.
+"""Walks with pictures and exact truth where nothing goes wrong on purpose: worlds never trained on, and pillars.
 
 What is rendered is kept, as far as a few hundred MB hold it: many measurements look at the same pictures.
 """

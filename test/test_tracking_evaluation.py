@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vggt_ros.camera import invert, project, rays, transform
-from vggt_ros.evaluation import downstream, plots, runs, tracking
+from vggt_ros.evaluation import downstream, plots, rows_tracks, runs, tracking, walks
+from vggt_ros.evaluation.report import Settings
 from vggt_ros.evaluation.scenarios import PERIOD, ROOM, SIZE, K, Scenario, box_world, inside_box
 from vggt_ros.synthetic.palette import Palette
 from vggt_ros.synthetic.places import make_world
@@ -174,6 +175,24 @@ def test_nothing_published_is_no_identity_and_no_coverage():
         assert len(tracking.lives(judged)) == 0
 
 
+@pytest.mark.parametrize(
+    ('tracks', 'what'),
+    [
+        ([message(1, [0], [[5, 5]]), message(1, [0], [[6, 5]])], 'order'),
+        ([message(0, [4, 4], [[5, 5], [9, 9]])], 'twice'),
+        ([message(0, [4], [[5, np.nan]])], 'without a pixel'),
+    ],
+)
+def test_what_must_never_be_published_is_refused(tracks, what):
+    with pytest.raises(ValueError, match=what):
+        tracking.published(tracks)
+
+
+def test_ids_of_64_bits_are_told_apart():
+    tracks = [message(0, np.array([2**63, 2**63 + 1], np.uint64), [[5, 5], [9, 9]])]
+    assert len(tracking.published(tracks).first) == 2
+
+
 def unfilmed(world: World, T: np.ndarray) -> Scenario:
     """A scenario whose pictures are black, its truth that of the world at 10 images a second."""
     frames = [message(index, [], np.zeros((0, 2))).frame for index in range(len(T))]
@@ -281,3 +300,44 @@ def test_wrong_tracks_do_not_spoil_the_poses_of_the_others():
 def test_tracks_that_are_not_there_give_no_poses():
     tracks = [message(index, [], np.zeros((0, 2))) for index in range(12)]
     assert np.isnan(downstream.poses_from_tracks(tracks, K)).all()
+
+
+def test_exact_tracks_reach_every_goal_and_are_drawn(monkeypatch, tmp_path):
+    pytest.importorskip('pycolmap')
+    T, points = arc(24), np.random.default_rng(2).uniform(-1.5, 1.5, (400, 3)) + MIDDLE
+    tracks, scenario = filmed(T, points), unfilmed(box_world(*ROOM), T)
+
+    def truth(image: int, uv: np.ndarray):
+        nearest = np.linalg.norm(uv[:, None] - project(transform(invert(T[image]), points), K), axis=-1).argmin(1)
+        later = np.stack([project(transform(invert(one), points[nearest]), K) for one in T[image:]])
+        return later, later, np.ones(later.shape[:2], bool)
+
+    def tracked(network, *_) -> rows_tracks.Tracked:
+        if isinstance(network, rows_tracks.Network):
+            return rows_tracks.Tracked(scenario, tracks, 5, tracking.judge(tracks, truth))
+        # KLT alone ends every track after 8 images, and is a pixel off.
+        rng = np.random.default_rng(3)
+        short = [
+            replace(
+                one, id=one.id + np.uint64(1000 * (one.frame.index // 8)), uv=one.uv + rng.normal(size=one.uv.shape)
+            )
+            for one in tracks
+        ]
+        return rows_tracks.Tracked(scenario, short, 0, tracking.judge(short, truth))
+
+    monkeypatch.setattr(rows_tracks, 'STRETCH', len(T))
+    monkeypatch.setattr(rows_tracks, 'follow', lambda scenario, network, seed: tracked(network))
+    monkeypatch.setattr(rows_tracks, 'klt', lambda scenario: tracked(None))
+    monkeypatch.setattr(rows_tracks, '_among_pillars', tracked)
+    monkeypatch.setattr(walks, 'unseen', lambda seed: scenario)
+    monkeypatch.setattr(rows_tracks.hazards, 'passing_object', lambda share: scenario)
+    for measure in rows_tracks.ROWS.values():
+        findings = measure(Settings(2))
+        assert [row.test for row in findings.rows if row.reached is False] == []
+        assert any(row.reached for row in findings.rows)
+        for name, draw in findings.pictures.items():
+            draw(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {'tracks_identity.png', 'tracks_coverage.png', 'tracks.gif'}
+    found = {row.test.partition(':')[0]: row.figure for row in rows_tracks.identity(Settings(2)).rows}
+    assert found['vggt-tiny, 2 unseen worlds'].startswith('1.000 (1.000); ')
+    assert found['vggt-tiny, the same'].startswith('0; 0; ')

@@ -106,7 +106,7 @@ def klt(scenario: Scenario) -> Tracked:
     return Tracked.of(scenario, tracks)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=12)
 def _among_pillars(network: Network | None, seed: int) -> Tracked:
     """None: corners alone."""
     scenario = walks.pillars(seed)

@@ -28,15 +28,25 @@ is none; the same if they had stood still since, (F, Q, 2); whether they are see
 
 
 def published(tracks: Sequence[Tracks]) -> Published:
-    """All pairs of a run. tracks: one for each image that has some, in the order of time."""
-    ids = np.concatenate([one.id for one in tracks]) if tracks else np.zeros(0, np.uint64)
-    epochs = np.repeat([one.epoch for one in tracks], [len(one.id) for one in tracks])
-    images = np.repeat([one.frame.index for one in tracks], [len(one.id) for one in tracks]).astype(int)
-    uv = np.concatenate([one.uv for one in tracks]) if tracks else np.zeros((0, 2))
-    # numpy's unique would put two integer kinds into one float array.
+    """All pairs of a run. tracks: one for each image that was published, with tracks or without, in the order of time.
+
+    Raises ValueError for what must never be published: images out of order, an id twice in an image, no pixel.
+    """
+    if not tracks:
+        return Published((1, 1), *(np.zeros(0, int) for _ in range(3)), np.zeros((0, 2)))
+    images = np.array([one.frame.index for one in tracks])
+    if (np.diff(images) <= 0).any():
+        raise ValueError('the images are not in order, or one came twice')
+    counts = [len(one.id) for one in tracks]
+    epochs, image = np.repeat([one.epoch for one in tracks], counts), np.repeat(images, counts)
+    ids, uv = np.concatenate([one.id for one in tracks]), np.concatenate([one.uv for one in tracks])
+    # Ids are 64 bits and unsigned: a common array with the epochs would be one of floats.
     _, track = np.unique(np.rec.fromarrays([epochs, ids]), return_inverse=True)
-    size = tracks[0].frame.size if tracks else (1, 1)
-    return Published(size, np.array([one.frame.index for one in tracks], int), images, track, uv)
+    if len(np.unique(np.stack([image, track]), axis=1).T) < len(track):
+        raise ValueError('an id was published twice in one image')
+    if not np.isfinite(uv).all():
+        raise ValueError('a track was published without a pixel')
+    return Published(tracks[0].frame.size, images, image, track, uv)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ UNSEEN = 200_000  # worlds from this seed on are not trained on, see training/cl
 PATHS = ('handheld', 'corridor', 'orbit', 'loop')
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def unseen(seed: int, images: int = 100) -> Scenario:
     """A random world that no training saw, and one of PATHS through it, 10 images a second."""
     world = random_world(UNSEEN + seed)

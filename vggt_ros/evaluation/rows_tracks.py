@@ -140,11 +140,12 @@ def identity(settings: Settings) -> Findings:
 
 def _switched(test: str, judged: Sequence[Judged], goal: bool = True) -> Row:
     switched = sum(len(tracking.switches(one)) for one in judged)
+    living = sum(len(tracking.switches(one, living_only=True)) for one in judged)
     back = sum(tracking.returns(one) for one in judged)
     every = sum(len(one.pairs.first) for one in judged)
     return Row(
-        f"{test}: ids that stay on another id's point; ids that come back elsewhere; ids in all",
-        f'{switched}; {back}; {every}',
+        f"{test}: ids that stay on another id's point (of one published then); that come back elsewhere; in all",
+        f'{switched} ({living}); {back}; {every}',
         '0; 0' if goal else '',
         switched == back == 0 if goal else None,
     )

@@ -33,7 +33,8 @@ def published(tracks: Sequence[Tracks]) -> Published:
     Raises ValueError for what must never be published: images out of order, an id twice in an image, no pixel.
     """
     if not tracks:
-        return Published((1, 1), *(np.zeros(0, int) for _ in range(3)), np.zeros((0, 2)))
+        nothing = np.zeros(0, int)
+        return Published((1, 1), nothing, nothing, nothing, np.zeros((0, 2)))
     images = np.array([one.frame.index for one in tracks])
     if (np.diff(images) <= 0).any():
         raise ValueError('the images are not in order, or one came twice')
@@ -146,11 +147,12 @@ def identity(judged: Judged, later_only: bool = False) -> float:
     return float(judged.right[chosen].mean()) if chosen.any() else 0.0
 
 
-def switches(judged: Judged) -> list[tuple[int, int, int]]:
+def switches(judged: Judged, living_only: bool = False) -> list[tuple[int, int, int]]:
     """(track, other track, image) for each track that leaves its own point and stays on another one's.
 
     That is, in STAYS images in a row of those in which it is published it is wrong and within the tolerance of where
-    the point of the same other track is seen, one that began no later. Each track counts once.
+    the point of the same other track is seen, one that began no later. Each track counts once. living_only: the other
+    one must be published in these images. Without that, hardly a place is nobody's after some hundred tracks.
     """
     pairs, begun = judged.pairs, judged.pairs.image[judged.pairs.first]
     found: dict[int, tuple[int, int, int]] = {}
@@ -161,6 +163,8 @@ def switches(judged: Judged) -> list[tuple[int, int, int]]:
         wrong = here[~judged.right[here]]
         for pair in here[judged.right[here]]:
             near[pairs.track[pair]] = {}
+        if living_only:
+            others = np.intersect1d(others, pairs.track[here])
         tree = cKDTree(judged.own[others, image].reshape(-1, 2))
         for pair, rows in zip(wrong, tree.query_ball_point(pairs.uv[wrong], pairs.tolerance), strict=True):
             track = int(pairs.track[pair])

@@ -168,7 +168,6 @@ class _Reconstruction:
         """Bundle adjustment of everything located; points with fewer than two observations that agree are dropped."""
         import pycolmap
 
-        pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # not a line for every adjustment
         rows = np.flatnonzero(np.isfinite(self.xyz[:, 0]))
         agrees = self._agrees(rows)
         enough = agrees.sum(0) >= 2
@@ -203,7 +202,13 @@ class _Reconstruction:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
         options.ceres.solver_options.max_num_iterations = 30
         options.ceres.solver_options.num_threads = 1
-        pycolmap.bundle_adjustment(model, options)
+        config = pycolmap.BundleAdjustmentConfig()
+        for number in model.images:
+            config.add_image(number)
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        # pycolmap.bundle_adjustment would write two lines into the log each time, whatever its level.
+        pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
         for image in np.flatnonzero(self.located):
             self.T[image, :3] = model.images[int(image) + 1].cam_from_world().matrix()
         self.xyz[rows] = [model.points3D[number].xyz for number in numbers]

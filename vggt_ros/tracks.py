@@ -120,5 +120,4 @@ def _tracks(live: _Live, visibility: np.ndarray, confidence: np.ndarray, estimat
         confidence,
         live.age,
         xyz,
-        camera.transform(estimate.T_map_camera, xyz),
     )

@@ -146,8 +146,8 @@ class Tracks:
     """Live keypoints in one frame, struct of arrays of equal length N.
 
     id: uint64, the same physical point until it dies, never reused within an epoch. uv: (N, 2) source pixels.
-    visibility, confidence: (N,) in [0, 1]. age: (N,) uint32 images. xyz: (N, 3) in the frame's optical axes, xyz_map:
-    (N, 3) in the map; map units, as ``scale`` says what they mean, NaN unknown.
+    visibility, confidence: (N,) in [0, 1]. age: (N,) uint32 images. xyz: (N, 3) in the frame's optical axes, map units,
+    as ``scale`` says what they mean, NaN unknown.
     """
 
     frame: Frame
@@ -159,7 +159,6 @@ class Tracks:
     confidence: np.ndarray
     age: np.ndarray
     xyz: np.ndarray
-    xyz_map: np.ndarray
 
 
 class WindowTooLargeError(RuntimeError):

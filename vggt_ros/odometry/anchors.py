@@ -71,9 +71,10 @@ class Keyframe:
         return interpolate(self.T_map_camera, T_map_camera, 1 / (self.pose_weight + 1))
 
     def fuse(self, T_map_camera: np.ndarray, depth: np.ndarray | None, confidence: np.ndarray | None) -> None:
-        """Average in what one more window says: running mean of pose and log depth, weighted by confidence.
+        """Take in one more window: where it puts the frame, all in all, and its depth into the mean by confidence.
 
-        AMB3R-VO fuses its keyframes so. depth in map units, NaN unknown; None: the window was not asked.
+        T_map_camera: (4, 4), as adjusted together with the window, or :meth:`with_window`. depth: (h, w) in map units,
+        NaN unknown; None: the window was not asked. AMB3R-VO fuses its keyframes so.
         """
         self.T_map_camera = T_map_camera
         self.pose_weight = max(self.pose_weight, min(self.pose_weight + 1, MAX_FUSED))

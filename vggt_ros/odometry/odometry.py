@@ -261,14 +261,12 @@ class Odometry:
         tied = linked(placed.anchors or views[:1], views, self.config.gates.linked, seen)
         if not any(tied):
             raise AlignmentError('the new frames share no surface with the map')
-        degraded = placed.quality is Quality.DEGRADED or not all(tied)
-        agreed = placed.refined.agreed[list(new)].min()
-        if agreed < AGREED:
-            self.reasons += (f'only {agreed:.0%} of the corners agree with the others and the network',)
+        if placed.agreed < AGREED:
+            self.reasons += (f'only {placed.agreed:.0%} of the corners agree with the others and the network',)
         if not all(tied):
             self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
         self._learn(placed)
-        self.state = State.DEGRADED if degraded else State.TRACKING
+        self.state = State.DEGRADED if placed.degraded or not all(tied) else State.TRACKING
         self.scale = self.metres.scale
         start = placed.T[0]
         if self.latest is None:

@@ -54,6 +54,16 @@ class Placed:
         return self.refined.T_map_camera
 
     @property
+    def agreed(self) -> float:
+        """Least share of the corners of a new frame that agree with the others and the network."""
+        return float(self.refined.agreed[self.window.anchors :].min())
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the window is not quite to be believed, by its anchors or by its corners."""
+        return self.quality is Quality.DEGRADED or self.agreed < AGREED
+
+    @property
     def similarity(self) -> Similarity:
         """From window to map."""
         return self.alignment.similarity
@@ -88,7 +98,7 @@ class Placed:
         covariance = noise.covariance(depth) if refined is None else refined.copy()
         way = self.T[slot][:3, 3] - self.T[0][:3, 3]
         covariance[:3, :3] += self.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
-        return covariance * (4.0 if self.quality is Quality.DEGRADED else 1.0)
+        return covariance * (4.0 if self.degraded else 1.0)
 
     def pose_covariance(self, step: np.ndarray) -> np.ndarray:
         """(6, 6) in the map: the step, the window's place among its anchors, and a floor."""
@@ -154,8 +164,6 @@ def place(
         depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
         sigma = np.sqrt(np.diag(noise.covariance(depth)))
         refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
-        if refined.agreed[window.anchors :].min() < AGREED:
-            quality = Quality.DEGRADED
     return Placed(window, prediction, anchors, alignment, quality, refined, config.min_confidence)
 
 

@@ -223,6 +223,21 @@ def _sights(slots: Sequence[Slot]) -> _Sights | None:
     return sights if sights.points >= MIN_POINTS else None
 
 
+class _Look(NamedTuple):
+    """The points as the cameras see them, one row for every sight.
+
+    lever: (M, 3) from the camera, map axes; x: (M, 3) in the camera's axes; front: (M,) bool; z: (M,) depth, 1 where it
+    is not in front. residual: (M, 3) whitened, pixel and log depth, measured minus predicted; weight: (M, 3) of it.
+    """
+
+    lever: np.ndarray
+    x: np.ndarray
+    front: np.ndarray
+    z: np.ndarray
+    residual: np.ndarray
+    weight: np.ndarray
+
+
 class _Problem:
     """Gauss-Newton on poses, log factors of depth, and points."""
 
@@ -295,8 +310,8 @@ class _Problem:
             self._move(step.reshape(count, _FREE), back(step))
             if np.abs(step.reshape(count, _FREE)[:, :3]).max() < 1e-4 * self.depth and np.abs(step).max() < 1e-4:
                 break
-        residual, self.weight, self.seen = self._residuals()
-        self.agreed = (residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
+        self.last = self._look()
+        self.agreed = (self.last.residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
         covariance = np.zeros_like(system)
         covariance[np.ix_(kept, kept)] = np.linalg.inv(system[np.ix_(kept, kept)])
         return covariance
@@ -310,8 +325,7 @@ class _Problem:
         size = np.linalg.norm(points, axis=1)
         self.points += points * np.minimum(1.0, 0.3 * self.depth / np.maximum(size, 1e-12))[:, None]
 
-    def _residuals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Whitened (M, 3): pixel and log depth, measured minus predicted; their weights; the points (M, 3) as seen."""
+    def _look(self) -> _Look:
         slot, point = self.sights.slot, self.sights.point
         lever = self.points[point] - self.T[slot, :3, 3]
         x = np.einsum('nji,nj->ni', self.T[slot, :3, :3], lever)
@@ -326,13 +340,12 @@ class _Problem:
         weight = np.empty_like(residual)
         weight[:, :2] = (front / (1 + (residual[:, :2] ** 2).sum(1) / CAUCHY**2))[:, None]
         weight[:, 2] = self.share * (front & self.known) / (1 + (residual[:, 2] / CAUCHY) ** 2)
-        return residual, weight, x
+        return _Look(lever, x, front, z, residual, weight)
 
     def _system(self) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """The reduced normal equations of poses and factors, and what turns their solution into steps of the points."""
         slot, point, count = self.sights.slot, self.sights.point, len(self.slots)
-        residual, weight, x = self._residuals()
-        z = np.where(x[:, 2] > 0.05 * self.depth, x[:, 2], 1.0)
+        lever, x, _, z, residual, weight = self._look()
         local = np.zeros((len(x), 3, 3))  # derivatives by the point as the camera has it
         for axis in (0, 1):
             focal = self.K[slot, axis, axis] / self.pixel
@@ -340,7 +353,6 @@ class _Problem:
         local[:, 2, 2] = 1 / z / self.config.surface
         # x = R^T (X - t): dt -> -R^T dt, a turn w (map axes) -> R^T (X - t) x w
         by_point = local @ np.swapaxes(self.T[slot, :3, :3], 1, 2)
-        lever = self.points[point] - self.T[slot, :3, 3]
         by_slot = np.zeros((len(x), 3, _FREE))
         by_slot[:, :, :3] = -by_point
         by_slot[:, :, 3:_POSE] = np.cross(by_point, lever[:, None, :])
@@ -405,18 +417,17 @@ class _Problem:
         """
         slot, config = self.slots[number], self.config
         rows = self.rows[number]
-        weight, x = self.weight, self.seen
         if slot.fresh is None:
             known, log_z = self.known[rows], self.log_z[rows]
         else:
             z = depth_at(slot.fresh, slot.map.to_network(self.sights.uv[rows]))
             known = np.isfinite(z)
             log_z = np.log(np.where(known, z, 1.0))
-        known &= x[rows, 2] > 0.05 * self.depth
+        known &= self.last.front[rows]
         if slot.depth is None or known.sum() < MIN_POINTS:
             return None
-        wanted = np.log(x[rows[known], 2]) - log_z[known]
-        agreed = weight[rows[known], 0]
+        wanted = np.log(self.last.z[rows[known]]) - log_z[known]
+        agreed = self.last.weight[rows[known], 0]
         # One factor for the whole frame first, then what is left of it.
         middle = float(np.median(wanted))
         left = wanted - middle

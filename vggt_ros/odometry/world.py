@@ -249,7 +249,7 @@ class World:
         if self.latest is None or not self._config.loops:
             return False
         alike = self._recognition.alike(self.keyframes, descriptor)
-        return bool(alike) and bool((covisibility(alike, self.latest) < self.config.gates.linked).any())
+        return bool((covisibility(alike, self.latest) < self.config.gates.linked).any())
 
     def _lose(self, window: Window, prediction: WindowPrediction) -> None:
         newest = window.new_slots[-1]

@@ -13,8 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vggt_ros.accuracy import similarity
-from vggt_ros.tools.recorded import TrackedPoints
-from vggt_ros.tools.views import draw_tracks
+from vggt_ros.track_picture import TrackedPoints, draw_tracks
 from vggt_ros.types import Tracks
 
 CLIP_BYTES = 2_000_000  # a clip is no larger
@@ -140,7 +139,7 @@ def write_clip(tracks: Sequence[Tracks], path: Path, period: float = 0.1) -> Non
 
     tracks: one for each image, ``period`` seconds apart. Raises RuntimeError where OpenCV cannot write a GIF.
     """
-    points = [TrackedPoints(one.frame.stamp, one.id, one.uv) for one in tracks]
+    points = [TrackedPoints(one.frame.stamp, one.id, one.uv, one.age) for one in tracks]
     for step in (1, 2, 3, 4, 6, 8):
         clip = cv2.Animation()
         chosen = range(0, len(tracks), step)

@@ -10,13 +10,11 @@ import numpy as np
 
 from vggt_ros import weights
 from vggt_ros.evaluation import downstream, hazards, live, plots, runs, tracking, walks
-from vggt_ros.evaluation.live import Solved
 from vggt_ros.evaluation.report import Findings, Row, Settings, median
 from vggt_ros.evaluation.scenarios import PERIOD, Scenario
 from vggt_ros.evaluation.tracking import Judged
 from vggt_ros.inference import NetworkPredictor
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.frontend import Sight
 from vggt_ros.odometry.klt import KltConfig, KltTracker
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
@@ -78,19 +76,14 @@ class Tracked:
         return cls(scenario, tracks, windows, tracking.judge(tracks, tracking.exactly(scenario)))
 
 
-def tracks_of(sight: Sight, solved: Solved | None) -> list[Tracks]:
-    """What is published after this image was looked at."""
-    return [] if solved is None else [result.tracks for result in solved.answer.results]
-
-
 def follow(scenario: Scenario, network: Network, seed: int) -> Tracked:
     """All images through a pipeline of its own, as the node runs it live."""
     predictor = network.make(scenario, seed)
     odometry = OdometryConfig(window=network.window, anchor_depths=network.window, accuracy=predictor.accuracy)
     tracks, windows = [], 0
     for sight, solved in live.drive(Pipeline(predictor, odometry), scenario.frames, network.stride, 2, track=True):
-        tracks += tracks_of(sight, solved)
-        windows += solved is not None and bool(solved.answer.results)
+        tracks += [sight.tracks] if sight.tracks is not None else []
+        windows += solved is not None and bool(solved.answer.estimates)
     return Tracked.of(scenario, tracks, windows)
 
 

@@ -78,7 +78,7 @@ class Pipeline:
         self.predictor = predictor
         self.odometry = World(odometry or OdometryConfig(accuracy=predictor.accuracy), world)
         self.front = FrontEnd(predictor.accuracy)
-        self.tracker = Tracker(tracker)
+        self.tracker = Tracker(tracker, predictor.accuracy.track)
         self.sources = sources
         self.window_seconds = 0.0
         self._focal = FocalCheck(predictor.accuracy.focal)
@@ -240,7 +240,7 @@ class Pipeline:
         queries = None
         if wanted:
             pixel_map = self.predictor.pixel_map(reference.size)
-            queries = self.tracker.queries(self.front.corners(reference.index), pixel_map)
+            queries = self.tracker.queries(reference.index, pixel_map)
         if queries is None:
             return self.predictor.predict(window.frames, window.depth), None
         asked, uv = queries

@@ -1,111 +1,88 @@
 """Keypoints that stay themselves: one physical point, one id, from image to image and across windows.
 
-Three witnesses keep a track. Corners (klt.py) are followed at camera rate and place it in every image. The windows know
-where the point is in the map: a corner that does not fit there, because it slid or because the thing moves, ends its
-track. The network's tracker says whether the point can be seen. A track whose corner is lost sleeps; when a new corner
-appears where the map expects the point, and looks like it, the track goes on under its id.
+A track is a ray and a picture, those of the image in which it began: its anchor. The windows say how far along the ray
+the point is. In every later image the point is looked for with that picture, warped as the camera has moved, from where
+its corner (klt.py) went or, without one, from where the map expects it. What does not look like the picture, or is not
+where the map has the point, is not published: it slid, is hidden, or moves. It may be found again under its id.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from vggt_ros import camera
+from vggt_ros import camera, patches
 from vggt_ros.history import for_all
 from vggt_ros.odometry.alignment import Similarity
-from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.klt import REFERENCE, Corners
 from vggt_ros.odometry.refine import Points
+from vggt_ros.track_table import TOLD, Table, View, settled
 from vggt_ros.types import Estimate, Frame, Located, Scale, State, Tracks, WindowPrediction
 
 GRID = (8, 6)  # cells across and down; new tracks go where there are few
-PATCH = 15  # side of the picture that a track keeps of itself, px at 518
-KEEP_PATCH = 5  # images between two pictures; the last but one is kept, the last may show what the corner slid onto
-SLEEPERS = 4  # tracks that sleep, for each that may live
-MEAN = 8  # windows whose word about a point is averaged
-UNSURE = 0.5  # confidence of a track whose point nobody has judged yet
+SURE = (State.TRACKING, State.STATIONARY, State.RELOCALIZED)  # the camera is where it is said to be
+HISTORY = 256  # images of which is remembered where the tracks were
+ABSENT = 4  # tracks that are not in the image, for each that may be
+RESERVED = 6  # images for which the place of a track that is not found is kept for it
+GUESS = 10.0  # information about log z that a neighbour's is: 30 %
+MOST = 1e4  # that is kept: 1 %
+NOISE = 2.0  # px at 518 of a track, which are mostly the pose's
+DOUBT = 0.7  # factor of the confidence in every image in which only the corner speaks for a track
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """max_tracks: most live tracks, 0 = none. min_score: visibility x confidence by the network below which, for
-    ``patience`` windows in a row, a track ends. Lengths in px at 518: fit: how far the corner may be from where the map
-    has the point; wake: how far from there a corner may be to be taken for a track that sleeps. alike: least
-    normalised correlation of its picture with the track's.
+    """max_tracks: most tracks in an image, 0 = none. min_score: visibility x confidence by the network below which, for
+    ``patience`` windows in a row, a track ends; also the images for which a corner without its picture is believed.
+
+    probation: images that a corner must hold before it is a track. spread: least distance of a new one from others, of
+    what an even spread would have. roundness: of its picture, see patches.py. alike: least normalised correlation with
+    the picture; again: the same for one that was not found in the image before. turned: how much a picture is warped
+    before a new one is taken, of one with at least this confidence: trusted.
+
+    Lengths in px at 518: slide: how far a point may be from its corner, fit: and from where the map has it, or
+    ``usual`` times as far as most others are; apart: two tracks that come closer than this are one.
     """
 
     max_tracks: int = 256
     min_score: float = 0.2
     patience: int = 2
-    fit: float = 8.0
-    wake: float = 5.0
-    alike: float = 0.75
-
-
-class _Table:
-    """Rows of everything that is known of tracks, as arrays of equal length."""
-
-    FIELDS = (
-        ('id', np.uint64, ()),
-        ('corner', np.int64, ()),  # -1: sleeps
-        ('uv', np.float64, (2,)),
-        ('age', np.uint32, ()),
-        ('visibility', np.float64, ()),
-        ('confidence', np.float64, ()),
-        ('point', np.float64, (3,)),  # map, NaN unknown
-        ('windows', np.int64, ()),  # that have judged the point
-        ('off', np.int64, ()),  # images in a row in which it was not where the map has it
-        ('poor', np.int64, ()),  # windows in a row in which the network did not see it
-        ('seen', np.int64, ()),  # index of the last image in which it was
-    )
-
-    def __init__(self) -> None:
-        self.columns = {name: np.zeros((0, *shape), kind) for name, kind, shape in self.FIELDS}
-        self.patches: list[tuple[np.ndarray, np.ndarray]] = []  # the last but one, the last
-
-    def __len__(self) -> int:
-        return len(self.patches)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.columns[name]
-
-    def keep(self, rows: np.ndarray) -> None:
-        """Only these rows, (N,) bool."""
-        self.columns = {name: values[rows] for name, values in self.columns.items()}
-        self.patches = [patch for patch, kept in zip(self.patches, rows, strict=True) if kept]
-
-    def add(self, patches: Sequence[np.ndarray], **values: np.ndarray) -> None:
-        """More rows; what is not given is 0."""
-        count = len(patches)
-        for name, kind, shape in self.FIELDS:
-            new = np.zeros((count, *shape), kind)
-            if name in values:
-                new[...] = values[name]
-            self.columns[name] = np.concatenate([self.columns[name], new])
-        self.patches += [(patch, patch) for patch in patches]
+    probation: int = 2
+    spread: float = 0.5
+    roundness: float = 0.1
+    alike: float = 0.7
+    again: float = 0.93
+    turned: float = 0.2
+    trusted: float = 0.7
+    slide: float = 5.0
+    fit: float = 3.0
+    usual: float = 4.0
+    apart: float = 8.0
 
 
 class Tracker:
     """``look`` at every image on one thread; ``queries`` and ``solved`` around every window on another.
 
-    epoch: of the tracks that ``look`` returns.
+    reach: px at 518 by which the network's tracks are off. epoch: of the tracks that ``look`` returns.
     """
 
-    def __init__(self, config: TrackerConfig | None = None) -> None:
-        self.config = config or TrackerConfig()
+    def __init__(self, config: TrackerConfig | None = None, reach: float = 2.0) -> None:
+        self.config, self.reach = config or TrackerConfig(), reach
         self._lock = threading.Lock()
         self.epoch = 0
         self._clear()
 
     def _clear(self) -> None:
-        self._table = _Table()
+        self._table = Table()
         self._next = 0
         self._scale = Scale.UNKNOWN
+        self._latest = -1  # index of the newest image
+        self._recent: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()  # ids and source pixels
         self._banned = np.zeros(0, np.int64)  # corners that something else than a still point made
 
     def reset(self) -> None:
@@ -126,158 +103,233 @@ class Tracker:
                 located = None
             if located is not None:
                 self._scale = located.scale
-            T = None if located is None else located.T_map_camera
-            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-            self._follow(frame, corners)
-            known = located is not None and located.state in (State.TRACKING, State.STATIONARY)
-            if T is not None and K is not None and known:
-                self._judge(frame, corners, T, K)
-            if self.config.max_tracks:
-                if T is not None and K is not None:
-                    self._wake(frame, grey, corners, T, K)
-                self._begin(frame, grey, corners)
-            self._picture(frame, grey, corners.unit)
-            self._bound()
-            return self._tracks(frame, T)
+            view = View(frame, K, None if located is None else located.T_map_camera)
+            at = view.map.to_network(corners.uv)
+            before = self._follow(corners, at)
+            self._find(view, before, located is not None and located.state in SURE)
+            self._part(view)
+            self._adopt(view, corners, at)
+            self._begin(view, corners, at)
+            self._renew(view)
+            self._publish(view)
+            self._forget()
+            return self._tracks(frame, view)
 
-    def _follow(self, frame: Frame, corners: Corners) -> None:
-        """Where the corners went, the tracks go; those whose corner is gone sleep."""
+    def _follow(self, corners: Corners, at: np.ndarray) -> np.ndarray:
+        """Where the corners went, the tracks go, for a beginning. Returns which, (N,) bool, the last image had."""
         table = self._table
-        at = np.searchsorted(corners.id, table['corner'])
-        at = np.minimum(at, max(len(corners) - 1, 0))
-        alive = (table['corner'] >= 0) & (len(corners) > 0)
-        if len(corners):
-            alive &= corners.id[at] == table['corner']
-        table['uv'][alive] = corners.uv[at[alive]] if len(corners) else 0
-        table['age'][alive] += 1
-        table['seen'][alive] = frame.index
+        place = np.searchsorted(corners.id, table['corner'])
+        alive = np.append(corners.id, -2)[place] == table['corner']
+        table['uv'][alive] = at[place[alive]]
         table['corner'][~alive] = -1
-        table['off'][~alive] = 0
         self._banned = self._banned[np.isin(self._banned, corners.id)]
-        # Without a place in the map nobody could tell where to wake it.
-        table.keep(alive | np.isfinite(table['point'][:, 0]))
+        # Of the others nobody could tell where to look.
+        table.keep(alive | (table['public'] & table.placed))
+        return table['here'] & (table['seen'] == self._latest)
 
-    def _judge(self, frame: Frame, corners: Corners, T: np.ndarray, K: np.ndarray) -> None:
-        """A corner that is not where the map has its point has slid, or is on something that moves."""
+    def _find(self, view: View, before: np.ndarray, sure: bool) -> None:
+        """Look for the tracks' pictures. sure: the camera is where it is said to be."""
+        table, config = self._table, self.config
+        followed, T = table['corner'] >= 0, view.T
+        expected, A = table.expected(T, view.K)
+        start = np.where(followed[:, None], table['uv'], expected)
+        rows, found, alike = self._aligned(view, A, start, followed)
+        if T is not None:
+            fine = alike > config.alike
+            T = settled(T, table.points()[rows[fine]], found[fine], view.K)
+            expected, A = table.expected(T, view.K)
+            start[~followed] = expected[~followed]
+            alone = self._aligned(view, A, start, table.placed & ~followed)
+            rows, found, alike = (np.concatenate(both) for both in zip((rows, found, alike), alone, strict=True))
+        shift = np.linalg.norm(found - start[rows], axis=1) / view.unit
+        error, fit = np.zeros(len(rows)), config.fit
+        close = np.ones(len(table), bool)  # the corner is where the map has the point
+        if T is not None:
+            information = table['information'][rows]
+            residual = table.residual(view, T, rows, found)
+            error = np.nan_to_num(residual.error(information, config.fit))
+            common = error[followed[rows] & (alike > config.alike) & np.isfinite(residual.length)]
+            fit = max(fit, config.usual * float(np.median(common))) if len(common) else fit
+            corner = np.nan_to_num(table.residual(view, T, rows, start[rows]).error(information, config.fit))
+            close[rows] = corner < fit
+        good = alike > np.where(before[rows], config.alike, config.again)
+        lost = followed[rows] & (shift > np.where(np.isfinite(table['z'][rows]), config.slide, config.fit))
+        good &= ~lost & (followed[rows] | (shift < config.fit))
+        if sure:
+            good &= error < fit
+        table['here'][:] = False
+        table['here'][rows[good]] = True
+        table['uv'][rows[good]] = found[good]
+        table['confidence'][rows[good]] = (alike / (1 + (error / fit) ** 2))[good]
+        table['off'][:] = np.where(table['here'], 0, table['off'] + 1)
+        if T is not None:
+            told = np.isfinite(residual.along) & good
+            step = residual.along[told] / np.maximum(residual.length[told], 1e-9)
+            table.learn(rows[told], step, (residual.length[told] / NOISE) ** 2, MOST)
+        # A picture that is blurred for a moment: the corner will do.
+        hold = ~table['here'] & before & followed & close & table['public'] & (table['off'] <= config.patience)
+        table['here'][hold] = True
+        table['confidence'][hold] *= DOUBT
+        slid = np.zeros(len(table), bool)
+        slid[rows[good & followed[rows] & (shift > config.fit)]] = True
+        self._release(slid)
+        self._release(table['off'] > config.patience)
+
+    def _aligned(
+        self, view: View, A: np.ndarray, start: np.ndarray, wanted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (M,) of the tracks ``wanted`` (N,) bool that may be in the image, pixels there, and likeness."""
+        rows = np.flatnonzero(wanted & view.inside(start) & np.isfinite(A).all((1, 2)))
+        return rows, *patches.align(view.grey, self._table['tile'][rows], A[rows], start[rows])
+
+    def _release(self, rows: np.ndarray) -> None:
+        """These, (N,) bool, have lost their corners, which begin no others."""
         table = self._table
-        live = (table['corner'] >= 0) & np.isfinite(table['point'][:, 0])
-        uv, _ = _project(table['point'], T, K)
-        error = np.linalg.norm(uv - table['uv'], axis=1) / corners.unit
-        off = live & ~(error <= self.config.fit)
-        table['off'][:] = np.where(off, table['off'] + 1, np.where(live, 0, table['off']))
-        with np.errstate(invalid='ignore'):
-            fits = 1 / (1 + (error / self.config.fit) ** 2)
-        table['confidence'][live] = fits[live]
-        self._end(table['off'] > self.config.patience)
+        corner = table['corner'][rows]
+        self._banned = np.union1d(self._banned, corner[corner >= 0])
+        table['corner'][rows] = -1
 
     def _end(self, rows: np.ndarray) -> None:
-        """These tracks, (N,) bool, are over; their corners begin no others."""
-        corner = self._table['corner'][rows]
-        self._banned = np.union1d(self._banned, corner[corner >= 0])
+        """These, (N,) bool, are over; their corners begin no others."""
+        self._release(rows)
         self._table.keep(~rows)
+
+    def _part(self, view: View) -> None:
+        """Of two tracks that have come together one slid onto the other's point: the one that fits less well ends."""
+        table = self._table
+        rows = np.flatnonzero(table['here'] & table['public'])
+        if not len(rows):
+            return
+        pairs = cKDTree(table['uv'][rows]).query_pairs(self.config.apart * view.unit, output_type='ndarray')
+        worse = np.take_along_axis(pairs, table['confidence'][rows[pairs]].argmin(1)[:, None], 1)
+        over = np.zeros(len(table), bool)
+        over[rows[worse]] = True
+        self._end(over)
 
     def _free(self, corners: Corners) -> np.ndarray:
         """Rows of the corners that no track has."""
         return np.flatnonzero(~np.isin(corners.id, self._table['corner']) & ~np.isin(corners.id, self._banned))
 
-    def _wake(self, frame: Frame, grey: np.ndarray, corners: Corners, T: np.ndarray, K: np.ndarray) -> None:
-        """Tracks that sleep go on where a corner is where they are expected, and looks like them."""
-        table = self._table
-        free, asleep = self._free(corners), np.flatnonzero(table['corner'] < 0)
-        room = self.config.max_tracks - int((table['corner'] >= 0).sum())
-        if not len(free) or not len(asleep) or room <= 0:
+    def _adopt(self, view: View, corners: Corners, at: np.ndarray) -> None:
+        """Tracks without a corner take one that is where they are."""
+        table, free = self._table, self._free(corners)
+        rows = np.flatnonzero(table['here'] & (table['corner'] < 0))
+        if not len(free) or not len(rows):
             return
-        uv, depth = _project(table['point'][asleep], T, K)
-        size = np.array(frame.size)
-        expected = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < size - 0.5).all(axis=1)
-        asleep, uv = asleep[expected], uv[expected]
-        if not len(asleep):
-            return
-        near, number = cKDTree(corners.uv[free]).query(uv, distance_upper_bound=self.config.wake * corners.unit)
-        taken: set[int] = set()
-        for place in np.argsort(near, kind='stable'):
-            if not np.isfinite(near[place]) or len(taken) >= room:
-                break
-            row, corner = asleep[place], free[number[place]]
-            if corner in taken or not self._alike(grey, corners, corner, row):
-                continue
-            taken.add(int(corner))
-            table['corner'][row], table['uv'][row] = corners.id[corner], corners.uv[corner]
-            table['age'][row] += 1
-            table['seen'][row] = frame.index
+        near, number = cKDTree(at[free]).query(table['uv'][rows], distance_upper_bound=self.config.fit / 2 * view.unit)
+        rows, number = rows[np.isfinite(near)], number[np.isfinite(near)]
+        number, once = np.unique(number, return_index=True)
+        table['corner'][rows[once]] = corners.id[free[number]]
 
-    def _alike(self, grey: np.ndarray, corners: Corners, corner: int, row: int) -> bool:
-        here = _patch(grey, corners.uv[corner], corners.unit)
-        return bool(
-            cv2.matchTemplate(here, self._table.patches[row][0], cv2.TM_CCOEFF_NORMED)[0, 0] > self.config.alike
-        )
-
-    def _begin(self, frame: Frame, grey: np.ndarray, corners: Corners) -> None:
-        """New tracks on corners of cells that have few; the longest followed first: it has proved itself."""
-        table = self._table
-        live = table['corner'] >= 0
-        room = self.config.max_tracks - int(live.sum())
-        free = self._free(corners)
-        if room <= 0 or not len(free):
+    def _begin(self, view: View, corners: Corners, at: np.ndarray) -> None:
+        """New candidates on corners away from all tracks; the longest followed first: they have proved themselves."""
+        table, free = self._table, self._free(corners)
+        here = table['uv'][table['here']]
+        if not self.config.max_tracks or not len(free):
             return
-        budget = int(np.ceil(self.config.max_tracks / (GRID[0] * GRID[1])))
-        full = np.bincount(_cell(table['uv'][live], frame.size), minlength=GRID[0] * GRID[1])
-        chosen: list[int] = []
-        for corner in free[np.argsort(corners.id[free], kind='stable')]:
-            cell = _cell(corners.uv[[corner]], frame.size)[0]
-            if full[cell] < budget and len(chosen) < room:
-                full[cell] += 1
-                chosen.append(corner)
-        count = len(chosen)
+        if len(here):
+            width, height = view.map.size
+            spread = self.config.spread * np.sqrt(width * height / self.config.max_tracks)
+            free = free[cKDTree(here).query(at[free])[0] > spread]
+        free = free[patches.roundness(patches.cut(view.grey, at[free])) > self.config.roundness]
+        free = free[np.argsort(corners.id[free], kind='stable')]
+        chosen = free[self._room(view, at[free], table['here'] & ~table['public'])]
+        z = self._guess(view, at[chosen])
         table.add(
-            [_patch(grey, corners.uv[corner], corners.unit) for corner in chosen],
-            id=np.arange(self._next, self._next + count, dtype=np.uint64),
+            len(chosen),
+            here=True,
             corner=corners.id[chosen],
-            uv=corners.uv[chosen],
-            age=np.ones(count),
-            visibility=np.ones(count),
-            confidence=np.full(count, UNSURE),
-            point=np.full((count, 3), np.nan),
-            seen=np.full(count, frame.index),
+            uv=at[chosen],
+            seen=view.index,
+            visibility=1.0,
+            confidence=self.config.alike,
+            anchor=view.index,
+            tile=patches.cut(view.grey, at[chosen]),
+            T=np.nan if view.T is None else view.T,
+            ray=np.nan if view.T is None else camera.rays(at[chosen], view.K),
+            z=z,
+            information=np.where(np.isfinite(z), GUESS, 0),
         )
-        self._next += count
 
-    def _picture(self, frame: Frame, grey: np.ndarray, unit: float) -> None:
+    def _guess(self, view: View, uv: np.ndarray) -> np.ndarray:
+        """(N,) the nearest track's z for pixels (N, 2), NaN unknown."""
         table = self._table
-        for row in np.flatnonzero((table['corner'] >= 0) & (table['age'] % KEEP_PATCH == 0) & (table['off'] == 0)):
-            table.patches[row] = table.patches[row][1], _patch(grey, table['uv'][row], unit)
+        rows = np.flatnonzero(table['here'] & table.placed)
+        if view.T is None or not len(rows) or not len(uv):
+            return np.full(len(uv), np.nan)
+        z = camera.transform(camera.invert(view.T), table.points()[rows])[:, 2]
+        z = z[cKDTree(table['uv'][rows]).query(uv)[1]]
+        return np.where(z > 0, z, np.nan)
 
-    def _bound(self) -> None:
-        """The longest asleep are forgotten."""
-        table = self._table
-        asleep = np.flatnonzero(table['corner'] < 0)
-        excess = len(asleep) - SLEEPERS * self.config.max_tracks
-        if excess > 0:
-            keep = np.ones(len(table), bool)
-            keep[asleep[np.argsort(table['seen'][asleep], kind='stable')[:excess]]] = False
-            table.keep(keep)
+    def _room(self, view: View, uv: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """Which of the pixels (N, 2), the first ones first, find room in their cells beside the rows taken (bool)."""
+        cells, most = GRID[0] * GRID[1], self.config.max_tracks
+        cell = _cell(uv, view.map.size)
+        order = np.argsort(cell, kind='stable')
+        rank = np.empty(len(cell), int)
+        rank[order] = np.arange(len(cell)) - np.searchsorted(cell[order], cell[order])
+        full = np.bincount(_cell(self._table['uv'][taken], view.map.size), minlength=cells)
+        return np.flatnonzero(rank < -(-most // cells) - full[cell])[: max(most - int(taken.sum()), 0)]
 
-    def _tracks(self, frame: Frame, T: np.ndarray | None) -> Tracks:
+    def _renew(self, view: View) -> None:
+        """Those that are warped too far, or never had a place to be warped from, get a new picture."""
+        table, config = self._table, self.config
+        _, A = table.expected(view.T, view.K)
+        with np.errstate(invalid='ignore'):
+            turned = np.abs(A - np.eye(2)).max((1, 2)) > config.turned
+        if view.T is None:  # how it is warped cannot be told, but how alike it still is
+            turned = ~table.anchored & (table['confidence'] < 0.5 + config.alike / 2)
+        first = ~table.anchored & (view.T is not None)
+        rows = np.flatnonzero(table['here'] & (first | (turned & (table['confidence'] > config.trusted))))
+        table.anchor(rows, view)
+
+    def _publish(self, view: View) -> None:
+        """Candidates that have held for some images become tracks where there is room."""
         table = self._table
-        live = table['corner'] >= 0
-        point = table['point'][live]
-        here = np.full_like(point, np.nan) if T is None else camera.transform(camera.invert(T), point)
-        now = {name: table[name][live] for name in ('id', 'uv', 'visibility', 'confidence', 'age')}
-        return Tracks(frame=frame, epoch=self.epoch, scale=self._scale, xyz=here, xyz_map=point, **now)
+        rows = np.flatnonzero(table['here'] & ~table['public'] & (table['age'] >= self.config.probation))
+        rows = rows[np.argsort(-table['age'][rows].astype(int), kind='stable')]
+        back = table.placed & (table['off'] <= RESERVED)  # expected any moment
+        chosen = rows[self._room(view, table['uv'][rows], table['public'] & (table['here'] | back))]
+        table['public'][chosen] = True
+        table['id'][chosen] = np.arange(self._next, self._next + len(chosen), dtype=np.uint64)
+        table['age'][chosen] = 0
+        self._next += len(chosen)
+
+    def _forget(self) -> None:
+        """The longest absent ones."""
+        table = self._table
+        absent = np.flatnonzero(~table['here'])
+        excess = max(len(absent) - ABSENT * self.config.max_tracks, 0)
+        keep = np.ones(len(table), bool)
+        keep[absent[np.argsort(table['seen'][absent], kind='stable')[:excess]]] = False
+        table.keep(keep)
+
+    def _tracks(self, frame: Frame, view: View) -> Tracks:
+        table = self._table
+        here = table['here']
+        table['age'][here] += 1
+        table['seen'][here] = self._latest = frame.index
+        here = here & table['public']
+        point = np.where(table.placed[:, None], table.points(), np.nan)[here]
+        local = np.full_like(point, np.nan) if view.T is None else camera.transform(camera.invert(view.T), point)
+        now = {name: table[name][here] for name in ('id', 'visibility', 'confidence', 'age')}
+        uv = view.map.to_source(table['uv'][here])
+        self._recent[frame.index] = now['id'], uv
+        while len(self._recent) > HISTORY:
+            self._recent.popitem(last=False)
+        return Tracks(frame=frame, epoch=self.epoch, scale=self._scale, uv=uv, xyz=local, xyz_map=point, **now)
 
     # Around a window ---------------------------------------------------------------------------------------------
 
-    def queries(self, corners: Corners | None, pixel_map: camera.PixelMap) -> tuple[np.ndarray, np.ndarray] | None:
-        """Ids (Q,) and network pixels (Q, 2) of the live tracks in the frame that has slot 0; None without any.
+    def queries(self, index: int, pixel_map: camera.PixelMap) -> tuple[np.ndarray, np.ndarray] | None:
+        """Ids (Q,) and network pixels (Q, 2) of the tracks in the frame that has slot 0; None without any.
 
-        corners: of that frame.
+        index: of that frame.
         """
         with self._lock:
-            table = self._table
-            if corners is None or not len(corners):
-                return None
-            _, rows, at = np.intersect1d(table['corner'], corners.id, return_indices=True)
-            return (table['id'][rows], pixel_map.to_network(corners.uv[at])) if len(rows) else None
+            ids, uv = self._recent.get(index, (np.zeros(0, np.uint64), np.zeros((0, 2))))
+            living = np.isin(ids, self._table['id'][self._table['public']])
+            return (ids[living], pixel_map.to_network(uv[living])) if living.any() else None
 
     def solved(
         self,
@@ -298,66 +350,62 @@ class Tracker:
             self._scale = estimates[-1].scale
             self._place(points)
             self._correct(corrections)
-            if asked is None or prediction.tracks is None:
-                return ''
-            return self._seen(prediction, prediction.slot(estimates[-1].frame.index), asked)
+            for estimate in estimates:  # better than what was known of them at camera rate
+                rows = (self._table['anchor'] == estimate.frame.index) & self._table.anchored
+                self._table['T'][rows] = estimate.T_map_camera
+            return '' if asked is None or prediction.tracks is None else self._heed(estimates, prediction, asked)
+
+    def _place(self, points: Points) -> None:
+        """Only how far a point is: the ray is what the track is. Where a corner disagrees with itself, it moves."""
+        table = self._table
+        _, rows, at = np.intersect1d(table['corner'], points.id, return_indices=True)
+        wrong = np.zeros(len(table), bool)
+        wrong[rows[~points.agreed[at]]] = True
+        T = table['T'][rows]
+        z = np.einsum('nji,nj->ni', T[:, :3, :3], points.xyz[at] - T[:, :3, 3])[:, 2]
+        told = points.agreed[at] & (z > 0)
+        rows, z = rows[told], z[told]
+        fresh = rows[np.isnan(table['z'][rows])]
+        table['z'][rows] = np.where(np.isnan(table['z'][rows]), z, table['z'][rows])
+        table['information'][fresh] = 0
+        table.learn(rows, np.log(z / table['z'][rows]), np.full(len(rows), TOLD), MOST)
+        self._banned = np.union1d(self._banned, points.id[~points.agreed])
+        self._end(wrong)
 
     def _correct(self, corrections: Mapping[int, Similarity]) -> None:
         table = self._table
-        if not corrections or not len(table):
-            return
-        moved = for_all(corrections, [int(index) for index in table['seen']])
-        for row, index in enumerate(table['seen']):
-            if int(index) in moved:
-                one = moved[int(index)]
-                table['point'][row] = one.scale * one.R @ table['point'][row] + one.t
+        for index, moved in for_all(corrections, set(table['anchor'].tolist())).items():
+            for row in np.flatnonzero((table['anchor'] == index) & table.anchored):
+                table['T'][row] = moved.pose(table['T'][row])
+                table['z'][row] *= moved.scale
 
-    def _place(self, points: Points) -> None:
-        table = self._table
-        _, rows, at = np.intersect1d(table['corner'], points.id, return_indices=True)
-        good = points.agreed[at]
-        rows_good, at_good = rows[good], at[good]
-        # A mean, not the newest: that would follow a corner that slides.
-        new, old = points.xyz[at_good], table['point'][rows_good]
-        weight = np.minimum(table['windows'][rows_good], MEAN)[:, None]
-        table['point'][rows_good] = np.where(np.isfinite(old), (weight * old + new) / (weight + 1), new)
-        table['windows'][rows_good] += 1
-        wrong = np.zeros(len(table), bool)
-        wrong[rows[~good]] = True
-        self._end(wrong)
-        self._banned = np.union1d(self._banned, points.id[~points.agreed])
-
-    def _seen(self, prediction: WindowPrediction, slot: int, asked: np.ndarray) -> str:
-        assert prediction.tracks is not None
+    def _heed(self, estimates: Sequence[Estimate], prediction: WindowPrediction, asked: np.ndarray) -> str:
+        """Tracks end that the network does not see in the newest frame, or elsewhere, window after window."""
         table, tracks = self._table, prediction.tracks
-        visibility, confidence = tracks.visibility[slot], tracks.confidence[slot]
-        finite = np.isfinite(visibility) & np.isfinite(confidence) & np.isfinite(tracks.uv[slot]).all(axis=1)
-        _, rows, at = np.intersect1d(table['id'], asked[finite], return_indices=True)
-        at = np.flatnonzero(finite)[at]
+        assert tracks is not None
+        newest = prediction.slot(estimates[-1].frame.index)
+        visibility, confidence = tracks.visibility[newest], tracks.confidence[newest]
+        finite = np.isfinite(visibility) & np.isfinite(confidence) & np.isfinite(tracks.uv).all((0, 2))
+        away = np.full((len(estimates), len(asked)), np.nan)
+        for row, estimate in enumerate(estimates):
+            ids, uv = self._recent.get(estimate.frame.index, (asked[:0], np.zeros((0, 2))))
+            _, at, then = np.intersect1d(asked, ids, return_indices=True)
+            theirs = estimate.map.to_source(tracks.uv[prediction.slot(estimate.frame.index), at])
+            away[row, at] = np.linalg.norm(theirs - uv[then], axis=1) * REFERENCE / max(estimate.frame.size)
+        compared = np.isfinite(away).any(axis=0)
+        far = np.zeros(len(asked), bool)
+        far[compared] = np.nanmedian(away[:, compared], axis=0) > self.config.fit + 2 * self.reach
+        _, rows, at = np.intersect1d(table['id'], asked, return_indices=True)
+        chosen = finite[at] & table['public'][rows]
+        rows, at = rows[chosen], at[chosen]
         table['visibility'][rows] = visibility[at]
-        poor = visibility[at] * confidence[at] < self.config.min_score
+        poor = (visibility[at] * confidence[at] < self.config.min_score) | far[at]
         table['poor'][rows] = np.where(poor, table['poor'][rows] + 1, 0)
-        tired = (table['poor'] >= self.config.patience) & (table['corner'] >= 0)
-        self._end(tired)
+        self._end((table['poor'] >= self.config.patience) & table['here'])
         return '' if finite.all() else f'the tracker gave {int((~finite).sum())} tracks that are not finite'
-
-
-def _project(points: np.ndarray, T: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2), NaN behind the camera, and z-depth (N,) of points of the map."""
-    local = camera.transform(camera.invert(T), points)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        uv = camera.project(local, K)
-        return np.where(local[:, 2:] > 0, uv, np.nan), local[:, 2]
 
 
 def _cell(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(N,) number of the grid cell of each pixel (N, 2)."""
     column, row = np.clip((uv + 0.5) * np.array(GRID) / np.array(size), 0, np.array(GRID) - 1).astype(int).T
     return row * GRID[0] + column
-
-
-def _patch(grey: np.ndarray, uv: np.ndarray, unit: float) -> np.ndarray:
-    """(PATCH, PATCH) uint8 around a pixel, as it would be 518 wide."""
-    matrix = np.array([[unit, 0, uv[0] - unit * (PATCH - 1) / 2], [0, unit, uv[1] - unit * (PATCH - 1) / 2]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(grey, matrix, (PATCH, PATCH), flags=flags, borderMode=cv2.BORDER_REPLICATE)

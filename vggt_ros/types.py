@@ -179,7 +179,8 @@ class Accuracy:
     """Standard deviations of what a network predicts; the defaults are those assumed for VGGT-1B.
 
     rotation: rad, of a frame in its window. translation: likewise, share of the median depth. depth: log, of one frame
-    in its window. surface: log, of a pixel against the rest of its frame. focal: relative.
+    in its window. surface: log, of a pixel against the rest of its frame. focal: relative. track: px at 518, of a point
+    that is followed.
     """
 
     rotation: float = float(np.radians(0.25))
@@ -187,6 +188,7 @@ class Accuracy:
     depth: float = 0.015
     surface: float = 0.02
     focal: float = 0.02
+    track: float = 2.0
 
 
 class Predictor(Protocol):

@@ -38,7 +38,7 @@ from vggt_ros.types import Estimate, Frame, Scale, State, Tracks
 SIZE = (80, 60)
 K = np.array([[60.0, 0, 39.5], [0, 60.0, 29.5], [0, 0, 1.0]])
 COLOUR = (200, 100, 50)
-NO_TRACKS = Tracks(None, 0, None, *(np.empty(0) for _ in range(6)))
+NO_TRACKS = Tracks(None, 0, None, *(np.empty(0) for _ in range(7)))
 
 
 def estimate(index: int, x: float = 0.0, depth: float = 2.0, size=SIZE, epoch: int = 0) -> Estimate:

@@ -18,7 +18,7 @@ CHUNK = 1024  # patches at a time: cv2.remap takes no picture with 32768 rows
 
 def cut(grey: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """(N, TILE, TILE) uint8 of ``grey`` (h, w) around pixels ``uv`` (N, 2)."""
-    return _sample(grey, *_around(uv, TILE)).astype(np.uint8)
+    return np.rint(_sample(grey, *_around(uv, TILE))).astype(np.uint8)
 
 
 def roundness(tiles: np.ndarray) -> np.ndarray:
@@ -76,8 +76,8 @@ def _warped(tiles: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N, SIDE + 2, SIDE + 2) float32 as the tiles look in the image now, and whether (N,) they reach that far."""
     side = np.arange(SIDE + 2) - SIDE // 2 - 1
     offsets = np.stack(np.meshgrid(side, side), -1)
-    determinant = np.linalg.det(A)
-    usable = np.isfinite(determinant) & (np.abs(determinant) > 1e-3)
+    A = np.where(np.isfinite(A).all((1, 2), keepdims=True), A, 0)
+    usable = np.abs(np.linalg.det(A)) > 1e-3
     inverse = np.linalg.inv(np.where(usable[:, None, None], A, np.eye(2)))
     at = np.einsum('nij,vuj->nvui', inverse, offsets) + TILE // 2
     usable &= ((at >= 0) & (at <= TILE - 1)).all((1, 2, 3))
@@ -103,6 +103,6 @@ def _sample(picture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """float32 of the shape (N, h, w) of u and v, between pixels; the rim goes on outside."""
     if not u.size:
         return np.zeros(u.shape, np.float32)
-    maps = [np.ascontiguousarray(one.reshape(-1, u.shape[-1]), np.float32) for one in (u, v)]
+    maps = [np.ascontiguousarray(one.reshape(len(u), -1), np.float32) for one in (u, v)]
     rim = cv2.BORDER_REPLICATE
     return cv2.remap(picture.astype(np.float32), maps[0], maps[1], cv2.INTER_LINEAR, borderMode=rim).reshape(u.shape)

@@ -93,6 +93,11 @@ class Table:
         T = self['T']
         return np.einsum('nij,nj->ni', T[:, :3, :3], self['ray'] * self['z'][:, None]) + T[:, :3, 3]
 
+    def distance(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """(M,) depth in the anchors of these rows (M,) of points (M, 3) of the map, NaN unknown."""
+        T = self['T'][rows]
+        return np.einsum('ni,ni->n', T[:, :3, 2], points - T[:, :3, 3])
+
     def anchor(self, rows: np.ndarray, view: View) -> None:
         """Take the pictures of these rows (M,) anew, where they are now; the points stay."""
         uv = self['uv'][rows]

@@ -9,6 +9,7 @@ where the map has the point, is not published: it slid, is hidden, or moves. It 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vggt_ros.history import for_all
 from vggt_ros.odometry.alignment import Similarity
 from vggt_ros.odometry.klt import REFERENCE, Corners
 from vggt_ros.odometry.refine import Points
+from vggt_ros.odometry.transfer import depth_at
 from vggt_ros.track_table import TOLD, Table, View, settled
 from vggt_ros.types import Estimate, Frame, Located, Scale, State, Tracks, WindowPrediction
 
@@ -31,7 +33,7 @@ ABSENT = 4  # tracks that are not in the image, for each that may be
 RESERVED = 6  # images for which the place of a track that is not found is kept for it
 GUESS = 10.0  # information about log z that a neighbour's is: 30 %
 MOST = 1e4  # that is kept: 1 %
-NOISE = 2.0  # px at 518 of a track, which are mostly the pose's
+NOISE = 4.0  # px at 518 of a track in one image, which are mostly the pose's and the same in the next ones
 DOUBT = 0.7  # factor of the confidence in every image in which only the corner speaks for a track
 
 
@@ -39,6 +41,8 @@ DOUBT = 0.7  # factor of the confidence in every image in which only the corner 
 class TrackerConfig:
     """max_tracks: most tracks in an image, 0 = none. min_score: visibility x confidence by the network below which, for
     ``patience`` windows in a row, a track ends; also the images for which a corner without its picture is believed.
+
+    unique: ids begin where no earlier run and no earlier epoch can have had any.
 
     probation: images that a corner must hold before it is a track. spread: least distance of a new one from others, of
     what an even spread would have. roundness: of its picture, see patches.py. alike: least normalised correlation with
@@ -51,6 +55,7 @@ class TrackerConfig:
 
     max_tracks: int = 256
     min_score: float = 0.2
+    unique: bool = False
     patience: int = 2
     probation: int = 2
     spread: float = 0.5
@@ -61,7 +66,7 @@ class TrackerConfig:
     trusted: float = 0.7
     slide: float = 5.0
     fit: float = 3.0
-    usual: float = 4.0
+    usual: float = 7.0
     apart: float = 8.0
 
 
@@ -75,21 +80,25 @@ class Tracker:
         self.config, self.reach = config or TrackerConfig(), reach
         self._lock = threading.Lock()
         self.epoch = 0
+        # More than any run can have handed out before: 4 billion a second.
+        self._next = int(time.time()) << 32 if self.config.unique else 0
         self._clear()
 
     def _clear(self) -> None:
         self._table = Table()
-        self._next = 0
         self._scale = Scale.UNKNOWN
         self._latest = -1  # index of the newest image
+        self._solved = -1  # of the newest one that was solved
         self._recent: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()  # ids and source pixels
         self._banned = np.zeros(0, np.int64)  # corners that something else than a still point made
 
     def reset(self) -> None:
-        """A new epoch: all tracks end, ids begin at 0."""
+        """A new epoch: all tracks end, ids begin anew, unless they are unique."""
         with self._lock:
             self.epoch += 1
             self._clear()
+            if not self.config.unique:
+                self._next = 0
 
     # At camera rate ----------------------------------------------------------------------------------------------
 
@@ -107,11 +116,11 @@ class Tracker:
             at = view.map.to_network(corners.uv)
             before = self._follow(corners, at)
             self._find(view, before, located is not None and located.state in SURE)
-            self._part(view)
             self._adopt(view, corners, at)
             self._begin(view, corners, at)
             self._renew(view)
             self._publish(view)
+            self._part(view)
             self._forget()
             return self._tracks(frame, view)
 
@@ -309,7 +318,8 @@ class Tracker:
         here = table['here']
         table['age'][here] += 1
         table['seen'][here] = self._latest = frame.index
-        here = here & table['public']
+        here = np.flatnonzero(here & table['public'])
+        here = here[np.argsort(table['id'][here])]
         point = np.where(table.placed[:, None], table.points(), np.nan)[here]
         local = np.full_like(point, np.nan) if view.T is None else camera.transform(camera.invert(view.T), point)
         now = {name: table[name][here] for name in ('id', 'visibility', 'confidence', 'age')}
@@ -328,8 +338,10 @@ class Tracker:
         """
         with self._lock:
             ids, uv = self._recent.get(index, (np.zeros(0, np.uint64), np.zeros((0, 2))))
-            living = np.isin(ids, self._table['id'][self._table['public']])
-            return (ids[living], pixel_map.to_network(uv[living])) if living.any() else None
+            uv = pixel_map.to_network(uv)
+            asked = np.isin(ids, self._table['id'][self._table['public']])
+            asked &= ((uv >= 0) & (uv <= np.array(pixel_map.size) - 1)).all(1)  # the network sees a crop
+            return (ids[asked], uv[asked]) if asked.any() else None
 
     def solved(
         self,
@@ -347,8 +359,13 @@ class Tracker:
         with self._lock:
             if not estimates or estimates[-1].epoch != self.epoch:
                 return ''
+            newest = estimates[-1].frame.index
+            if newest <= self._solved:
+                return 'a window came late or twice: the tracks heed only the newest'
+            self._solved = newest
             self._scale = estimates[-1].scale
             self._place(points)
+            self._place_by_depth(estimates[-1])
             self._correct(corrections)
             for estimate in estimates:  # better than what was known of them at camera rate
                 rows = (self._table['anchor'] == estimate.frame.index) & self._table.anchored
@@ -361,8 +378,7 @@ class Tracker:
         _, rows, at = np.intersect1d(table['corner'], points.id, return_indices=True)
         wrong = np.zeros(len(table), bool)
         wrong[rows[~points.agreed[at]]] = True
-        T = table['T'][rows]
-        z = np.einsum('nji,nj->ni', T[:, :3, :3], points.xyz[at] - T[:, :3, 3])[:, 2]
+        z = table.distance(rows, points.xyz[at])
         told = points.agreed[at] & (z > 0)
         rows, z = rows[told], z[told]
         fresh = rows[np.isnan(table['z'][rows])]
@@ -371,6 +387,20 @@ class Tracker:
         table.learn(rows, np.log(z / table['z'][rows]), np.full(len(rows), TOLD), MOST)
         self._banned = np.union1d(self._banned, points.id[~points.agreed])
         self._end(wrong)
+
+    def _place_by_depth(self, estimate: Estimate) -> None:
+        """Points of which no window's corners tell get the depth under their pixel."""
+        table = self._table
+        ids, uv = self._recent.get(estimate.frame.index, (np.zeros(0, np.uint64), np.zeros((0, 2))))
+        new = np.flatnonzero(table['public'] & table.anchored & ~table.placed)
+        _, rows, at = np.intersect1d(table['id'][new], ids, return_indices=True)
+        rows, uv = new[rows], estimate.map.to_network(uv[at])
+        depth = depth_at(estimate.depth, uv)
+        points = camera.transform(estimate.T_map_camera, camera.rays(uv, estimate.K) * depth[:, None])
+        z = table.distance(rows, points)
+        told = z > 0
+        table['z'][rows[told]] = z[told]
+        table['information'][rows[told]] = TOLD
 
     def _correct(self, corrections: Mapping[int, Similarity]) -> None:
         table = self._table
@@ -402,7 +432,7 @@ class Tracker:
         poor = (visibility[at] * confidence[at] < self.config.min_score) | far[at]
         table['poor'][rows] = np.where(poor, table['poor'][rows] + 1, 0)
         self._end((table['poor'] >= self.config.patience) & table['here'])
-        return '' if finite.all() else f'the tracker gave {int((~finite).sum())} tracks that are not finite'
+        return '' if finite.all() else 'some tracks of the network are not finite: they are left out'
 
 
 def _cell(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:

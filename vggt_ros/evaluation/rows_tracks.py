@@ -116,7 +116,7 @@ def identity(settings: Settings) -> Findings:
     for (network, found), goal in zip(runs_of.items(), (0.9, 0.98), strict=True):
         judged = [one.judged for one in found]
         share, covered = _identity(judged), _coverage(judged)
-        later = float(np.mean([tracking.identity(one, later_only=True) for one in judged]))
+        later = _identity(judged, later_only=True)
         windows = min(one.windows for one in found)
         rows += [
             Row(
@@ -144,8 +144,11 @@ def _switched(test: str, judged: Sequence[Judged], goal: bool = True) -> Row:
     )
 
 
-def _identity(judged: Sequence[Judged]) -> float:
-    return float(np.mean([tracking.identity(one) for one in judged]))
+def _identity(judged: Sequence[Judged], later_only: bool = False) -> float:
+    """Share of all pairs of all runs."""
+    pairs = [one.pairs.age > 0 if later_only else np.ones(len(one.right), bool) for one in judged]
+    right = np.concatenate([one.right[chosen] for one, chosen in zip(judged, pairs, strict=True)])
+    return float(right.mean()) if len(right) else 0.0
 
 
 def _coverage(judged: Sequence[Judged]) -> float:

@@ -84,7 +84,7 @@ def make_pipeline(
             min_confidence=settings['min_confidence'],
             accuracy=predictor.accuracy,
         ),
-        TrackerConfig(settings['max_tracks'], settings['min_track_score']),
+        TrackerConfig(settings['max_tracks'], settings['min_track_score'], settings['unique_track_ids']),
         WorldConfig(loops, settings['lost_timeout']),
         sources,
     )

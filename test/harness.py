@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
-from exact import K, picture, walk
+from exact import K, picture, view, walk
 from vggt_ros.ros import compat
 from vggt_ros.ros.messages import ns_to_time, time_to_ns, to_array
 from vggt_ros.ros.node import VGGTNode
@@ -39,9 +39,11 @@ def wait_until(condition, seconds: float = 20.0) -> bool:
     return bool(condition())
 
 
-def image_message(index: int, encoding: str = 'rgb8', frame_id: str = 'eye') -> Image:
-    """An image of the walk, with its exact stamp."""
-    pixels = picture(index)
+def image_message(
+    index: int, encoding: str = 'rgb8', frame_id: str = 'eye', T_world_camera: np.ndarray | None = None
+) -> Image:
+    """An image with its exact stamp: of the room, or without a pose one that shows nothing that could be followed."""
+    pixels = picture(index) if T_world_camera is None else view(T_world_camera)
     message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=pixels.shape[1] * 3)
     message.header.stamp, message.header.frame_id = ns_to_time(stamp_of(index)), frame_id
     message.data = to_array('B', pixels)
@@ -83,7 +85,7 @@ class Spinning:
 class Rig:
     """Spins a node under test and a client; ``messages[topic]`` collects what arrives.
 
-    The pictures of the tests have nothing to do with each other, so there are no corners to refine poses by.
+    Poses are not refined by corners: they are the predictor's, to the last digit.
     predictor: given to the node in place of a network; an exception class instance is raised instead.
     """
 
@@ -147,7 +149,8 @@ class Rig:
                 self.info.publish(info_message(index))
                 # In the order of time: the calibration must have come before the image that it belongs to.
                 time.sleep(0.02)
-            self.send(image_message(index, encoding))
+            poses = getattr(self.predictor, 'poses', {})
+            self.send(image_message(index, encoding, T_world_camera=poses.get(stamp_of(index))))
 
     def send(self, message: Image) -> None:
         """Publish one image and wait until the node has received it."""

@@ -27,14 +27,14 @@ def test_the_parameter_file_is_the_table_of_parameters():
 
 def test_rviz_shows_topics_that_exist():
     sources = ROOT / 'vggt_ros' / 'ros'
-    published = (sources / 'outputs.py').read_text() + (sources / 'live_map.py').read_text()
+    published = ''.join((sources / f'{name}.py').read_text() for name in ('outputs', 'track_outputs', 'live_map'))
     text = (ROOT / 'config' / 'vggt.rviz').read_text()
     topics = [
         display['Topic']['Value'].removeprefix('/vggt/')
         for display in yaml.safe_load(text)['Visualization Manager']['Displays']
         if 'Topic' in display
     ]
-    assert len(topics) == 7
+    assert len(topics) == 8
     for topic in topics:
         assert topic == '/image' or f"'~/{topic}'" in published, topic
 

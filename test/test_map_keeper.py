@@ -27,7 +27,7 @@ from harness import Spinning, stamp_of, stamps, wait_until
 from vggt_ros.camera import PixelMap
 from vggt_ros.mapping import MapConfig, VoxelMap
 from vggt_ros.odometry.alignment import Similarity
-from vggt_ros.pipeline import Result, Solution
+from vggt_ros.pipeline import Solution
 from vggt_ros.ros import map_keeper, saving
 from vggt_ros.ros.live_map import LiveMap
 from vggt_ros.ros.map_keeper import MapKeeper
@@ -38,7 +38,7 @@ from vggt_ros.types import Estimate, Frame, Scale, State, Tracks
 SIZE = (80, 60)
 K = np.array([[60.0, 0, 39.5], [0, 60.0, 29.5], [0, 0, 1.0]])
 COLOUR = (200, 100, 50)
-NO_TRACKS = Tracks(None, 0, None, *(np.empty(0) for _ in range(6)))
+NO_TRACKS = Tracks(None, 0, None, *(np.empty(0) for _ in range(7)))
 
 
 def estimate(index: int, x: float = 0.0, depth: float = 2.0, size=SIZE, epoch: int = 0) -> Estimate:
@@ -65,9 +65,9 @@ def estimate(index: int, x: float = 0.0, depth: float = 2.0, size=SIZE, epoch: i
 
 
 def solution(*keyframes: Estimate, others=(), corrections=None, epoch: int = 0) -> Solution:
-    results = [Result(one, NO_TRACKS) for one in (*keyframes, *others)]
+    estimates = [*keyframes, *others]
     return Solution(
-        results=results, keyframes=keyframes, corrections=corrections or {}, scale=Scale.METRIC, epoch=epoch
+        estimates=estimates, keyframes=keyframes, corrections=corrections or {}, scale=Scale.METRIC, epoch=epoch
     )
 
 

@@ -12,9 +12,7 @@ from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.odometry import Odometry
 from vggt_ros.odometry.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.window import Window
-from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
-from vggt_ros.tracks import TrackerConfig
 from vggt_ros.types import Frame, State, WindowPrediction
 
 
@@ -304,27 +302,3 @@ def test_however_many_frames_are_new_two_anchors_remain(window, stride):
     assert max(map(len, predictor.windows)) <= window
     assert odometry.state is State.TRACKING
     assert estimates[-1].frame.index == 23
-
-
-def test_tracks_belong_to_their_own_frame_when_another_is_left_out():
-    poses, said = walk(16), []
-    frames = frames_of(poses)
-
-    def lose(fields):
-        if len(fields['indices']) > 4 and fields['indices'][-1] == 15:
-            fields['T_window_camera'][-3, :3, 3] += 100.0
-        said.append((fields['indices'], fields['maps'], fields['tracks']))
-
-    predictor = ExactPredictor({frame.stamp: T for frame, T in zip(frames, poses, strict=True)}, spoil=lose)
-    pipeline = Pipeline(predictor, OdometryConfig(window=8), TrackerConfig(64))
-    for start in range(0, 12, 2):
-        pipeline.process(frames[start : start + 2])
-    results = pipeline.process(frames[13:]).results
-    assert [result.estimate.frame.index for result in results] == [14, 15]
-    indices, maps, tracks = said[-1]
-    for result in results:
-        slot = indices.index(result.estimate.frame.index)
-        where = maps[slot].to_source(tracks.uv[slot].astype(np.float64))
-        assert len(result.tracks.uv) > 10
-        for uv in result.tracks.uv:
-            assert np.abs(where - uv).max(1).min() < 1e-6

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from vggt_ros.odometry.alignment import AlignmentError, Similarity
 from vggt_ros.odometry.config import Hints, OdometryConfig
 from vggt_ros.odometry.focal import FocalCheck
@@ -18,6 +20,7 @@ from vggt_ros.odometry.frontend import FrontEnd, Sight
 from vggt_ros.odometry.gravity import Gravity, GravitySource
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.metric import MetricSource, Solved
+from vggt_ros.odometry.refine import NO_POINTS
 from vggt_ros.odometry.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
 from vggt_ros.tracks import Tracker, TrackerConfig
@@ -28,7 +31,6 @@ from vggt_ros.types import (
     Predictor,
     Scale,
     State,
-    Tracks,
     WindowPrediction,
     WindowTooLargeError,
 )
@@ -37,25 +39,17 @@ STILL_PERIOD = 1.0  # s between two windows while the camera stands still: what 
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
-    """One new frame: where it is and what is tracked in it."""
-
-    estimate: Estimate
-    tracks: Tracks
-
-
-@dataclass(frozen=True, eq=False)
 class Solution:
     """What a window brought.
 
-    results: one for each new frame that was placed, in the order of time. refused: frames that were not. located: those
-    of the placed that the front end could not locate before, as it goes on from them. keyframes: estimates that became
-    keyframes of the map. corrections: frame index -> how a keyframe's coordinates in the map moved, x -> s R x + t, for
-    all that were known before; results and keyframes are as they are after that. reasons: why the window was refused or
-    the state is not TRACKING. warnings: what else a person should know.
+    estimates: one for each new frame that was placed, in the order of time. refused: frames that were not. located:
+    those of the placed that the front end could not locate before, as it goes on from them. keyframes: estimates that
+    became keyframes of the map. corrections: frame index -> how a keyframe's coordinates in the map moved,
+    x -> s R x + t, for all that were known before; estimates and keyframes are as they are after that. reasons: why the
+    window was refused or the state is not TRACKING. warnings: what else a person should know.
     """
 
-    results: Sequence[Result] = ()
+    estimates: Sequence[Estimate] = ()
     refused: int = 0
     located: Sequence[Located] = ()
     keyframes: Sequence[Estimate] = ()
@@ -84,33 +78,46 @@ class Pipeline:
         self.predictor = predictor
         self.odometry = World(odometry or OdometryConfig(accuracy=predictor.accuracy), world)
         self.front = FrontEnd(predictor.accuracy)
-        self.tracker = Tracker(tracker)
+        self.tracker = Tracker(tracker, predictor.accuracy.track)
         self.sources = sources
         self.window_seconds = 0.0
         self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
+        self._K: np.ndarray | None = None  # of the newest solved frame, source pixels
         self._processed = 0  # stamp of the newest frame that was given to ``process``
 
     def reset(self) -> None:
         """Forget the map and the tracks: a new epoch."""
-        self.front.reset()
+        self.reset_looking()
         self.begin_epoch()
 
+    def reset_looking(self) -> None:
+        """The part of ``reset`` that belongs to the thread that looks."""
+        self.front.reset()
+        self.tracker.reset()
+
     def begin_epoch(self) -> None:
-        """What ``reset`` does beside resetting the front end, which belongs to the thread that looks."""
+        """The part of ``reset`` that belongs to the thread that processes."""
         self.odometry.reset()
         self._focal.reset()
         self._forget()
 
     def _forget(self) -> None:
-        self.tracker.reset()
         self._waiting.clear()
         for source in self.sources:
             source.clear()
 
-    def look(self, frame: Frame) -> Sight:
-        """Track and locate an image, at camera rate; to be called before ``process``. Raises ValueError."""
-        return self.front.look(frame)
+    def look(self, frame: Frame, track: bool = True) -> Sight:
+        """Track and locate an image, at camera rate; to be called before ``process``. Raises ValueError.
+
+        track: whether anybody wants keypoint tracks.
+        """
+        sight = self.front.look(frame)
+        corners = self.front.corners(frame.index) if track else None
+        if corners is None:
+            return sight
+        K = frame.K if frame.K is not None else self._K
+        return replace(sight, tracks=self.tracker.look(frame, corners, sight.located, K))
 
     def due(self, sight: Sight) -> bool:
         """Whether the network should look at this image: while the camera stands still, only now and then."""
@@ -125,7 +132,7 @@ class Pipeline:
     ) -> Solution:
         """Solve a window with these new frames, oldest first; nothing comes back while too few have come to begin.
 
-        track: whether anybody wants tracks; without, the tracker rests and its tracks end. companions: frame index ->
+        track: whether anybody wants tracks; without, the network's tracker rests. companions: frame index ->
         the simultaneous image of a second camera. gravity: which way is down in the newest frame.
         A window that is no use is dropped with its frames, the map stays; the reasons say why.
         Raises WindowTooLargeError when even half of the window does not fit into the device's memory, and DeviceError.
@@ -142,7 +149,7 @@ class Pipeline:
         if window is None:
             return self.solution()
         waiting, self._waiting, epoch = len(self._waiting), [], world.epoch
-        window, prediction = self._look_at(window, track, beside)
+        window, prediction, asked = self._look_at(window, track, beside)
         try:
             world.update(window, prediction, self._corners, self._hints(window))
         except (AlignmentError, PredictionError):
@@ -151,20 +158,24 @@ class Pipeline:
             return self.solution(refused=waiting)
         if world.epoch != epoch:
             self._forget()
+            self.tracker.reset()
         self._measure(window)
         if gravity is not None and gravity.source is not GravitySource.ASSUMED_LEVEL:
             world.level(gravity, world.estimates[-1])
         estimates = world.estimates
-        tracks = self.tracker.update(prediction, [prediction.slot(one.frame.index) for one in estimates], estimates)
+        self._K = estimates[-1].map.K_to_source(estimates[-1].K)
+        placed = world.placed
+        points = NO_POINTS if placed is None else placed.refined.points
+        said = self.tracker.solved(estimates, points, prediction, asked, world.corrections)
         located = [one for estimate in estimates if (one := self._follow(estimate)) is not None]
         self.front.solved(estimates[-1])
         return self.solution(
-            results=[Result(*pair) for pair in zip(estimates, tracks, strict=True)],
+            estimates=estimates,
             refused=waiting - len(estimates),
             located=located,
             keyframes=world.added,
             corrections=world.corrections,
-            warnings=tuple(filter(None, [self._focal.update(window, prediction)])),
+            warnings=tuple(filter(None, [self._focal.update(window, prediction), said])),
         )
 
     def _measure(self, window: Window) -> None:
@@ -206,23 +217,31 @@ class Pipeline:
         ends = window.frames[0].index, new[-1]
         return Hints(self.front.turn(*ends), blurred, held, self.front.broken(*ends))
 
-    def _look_at(self, window: Window, track: bool, beside: Sequence[Frame]) -> tuple[Window, WindowPrediction]:
+    def _look_at(
+        self, window: Window, track: bool, beside: Sequence[Frame]
+    ) -> tuple[Window, WindowPrediction, np.ndarray | None]:
+        """Also the ids of the tracks that were asked about, in the order of the queries."""
         started = time.perf_counter()
         try:
-            prediction = self._predict(window, track)
+            prediction, asked = self._predict(window, track)
         except WindowTooLargeError:
             # Once: half the window from now on. A second failure is the caller's to report.
             self.odometry.shrink(max(3, len(window.frames) // 2))
             smaller = self.odometry.plan([window.frames[slot] for slot in window.new_slots], beside)
             assert smaller is not None
-            window, prediction = smaller, self._predict(smaller, track)
+            window = smaller
+            prediction, asked = self._predict(smaller, track)
         self.window_seconds = time.perf_counter() - started
-        return window, prediction
+        return window, prediction, asked
 
-    def _predict(self, window: Window, track: bool) -> WindowPrediction:
-        if not track or self.odometry.state is State.LOST:
-            self.tracker.end_all()
-            return self.predictor.predict(window.frames, window.depth)
+    def _predict(self, window: Window, track: bool) -> tuple[WindowPrediction, np.ndarray | None]:
         reference = window.frames[0]
-        queries = self.tracker.queries(reference, self.predictor.pixel_map(reference.size))
-        return self.predictor.predict(window.frames, window.depth, queries)
+        wanted = track and self.odometry.state is not State.LOST
+        queries = None
+        if wanted:
+            pixel_map = self.predictor.pixel_map(reference.size)
+            queries = self.tracker.queries(reference.index, pixel_map)
+        if queries is None:
+            return self.predictor.predict(window.frames, window.depth), None
+        asked, uv = queries
+        return self.predictor.predict(window.frames, window.depth, uv), asked

@@ -146,8 +146,8 @@ class Tracks:
     """Live keypoints in one frame, struct of arrays of equal length N.
 
     id: uint64, the same physical point until it dies, never reused within an epoch. uv: (N, 2) source pixels.
-    visibility, confidence: (N,) in [0, 1]. age: (N,) uint32 images. xyz: (N, 3) in the frame's optical axes, map units,
-    as ``scale`` says what they mean, NaN unknown.
+    visibility, confidence: (N,) in [0, 1]. age: (N,) uint32 images. xyz: (N, 3) in the frame's optical axes, xyz_map:
+    (N, 3) in the map; map units, as ``scale`` says what they mean, NaN unknown.
     """
 
     frame: Frame
@@ -159,6 +159,7 @@ class Tracks:
     confidence: np.ndarray
     age: np.ndarray
     xyz: np.ndarray
+    xyz_map: np.ndarray
 
 
 class WindowTooLargeError(RuntimeError):
@@ -178,7 +179,8 @@ class Accuracy:
     """Standard deviations of what a network predicts; the defaults are those assumed for VGGT-1B.
 
     rotation: rad, of a frame in its window. translation: likewise, share of the median depth. depth: log, of one frame
-    in its window. surface: log, of a pixel against the rest of its frame. focal: relative.
+    in its window. surface: log, of a pixel against the rest of its frame. focal: relative. track: px at 518, of a point
+    that is followed.
     """
 
     rotation: float = float(np.radians(0.25))
@@ -186,6 +188,7 @@ class Accuracy:
     depth: float = 0.015
     surface: float = 0.02
     focal: float = 0.02
+    track: float = 2.0
 
 
 class Predictor(Protocol):

@@ -11,6 +11,7 @@ from vggt_ros.evaluation.scenarios import PERIOD, ROOM, SIZE, TOY, K, Scenario, 
 from vggt_ros.synthetic import effects
 from vggt_ros.synthetic.palette import Palette
 from vggt_ros.synthetic.places import make_world
+from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import frame_truths, render_frames
 from vggt_ros.synthetic.trajectory import Trajectory, look_along, look_at
 from vggt_ros.synthetic.world import BOX, Builder, World
@@ -41,7 +42,8 @@ def film(world: World, T_world_camera: np.ndarray) -> Scenario:
     shots = list(render_frames(world, path, K, SIZE))
     depth, owner = np.stack([one.depth for one in shots]), np.stack([one.object_id for one in shots])
     frames = [Frame(i, (i + 1) * PERIOD, one.image, K, 'camera') for i, one in enumerate(shots)]
-    return Scenario(frames, path.T_world_camera, frame_truths(world, path, K, depth, owner))
+    truths = frame_truths(world, path, K, depth, owner)
+    return Scenario(frames, path.T_world_camera, truths, Scene.pack(world, path.times))
 
 
 def noisy(scenario: Scenario, seed: int, read: float = 1.5, shot: float = 0.3) -> Scenario:

@@ -64,7 +64,7 @@ class Live:
     @property
     def estimates(self) -> list[Estimate]:
         """Of all windows, in order."""
-        return [result.estimate for solved in self.solutions for result in solved.answer.results]
+        return [one for solved in self.solutions for one in solved.answer.estimates]
 
     def until(self, index: int) -> Live:
         """The frames before this one and the windows that know nothing later."""
@@ -78,10 +78,10 @@ class Live:
 
 
 def drive(
-    pipeline: Pipeline, frames: Iterable[Frame], stride: int = 6, delay: int = 0
+    pipeline: Pipeline, frames: Iterable[Frame], stride: int = 6, delay: int = 0, track: bool = False
 ) -> Iterator[tuple[Sight, Solved | None]]:
     """Every frame is looked at; those that are due are processed ``stride`` at a time, or when no more come for a
-    second. delay: frames that come while the network is at work."""
+    second. delay: frames that come while the network is at work. track: whether tracks are wanted."""
     waiting: list[Frame] = []
     begun: list[tuple[int, list[Frame]]] = []  # the number of the frame with which it is done
     for number, frame in enumerate(frames):
@@ -97,7 +97,7 @@ def drive(
         solved = None
         if begun and begun[0][0] <= number:
             _, batch = begun.pop(0)
-            solved = Solved(batch[0].index, batch[-1].index, pipeline.process(batch, track=False))
+            solved = Solved(batch[0].index, batch[-1].index, pipeline.process(batch, track=track))
         yield sight, solved
 
 

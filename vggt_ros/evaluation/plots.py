@@ -6,13 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vggt_ros.accuracy import similarity
+from vggt_ros.track_picture import TrackedPoints, draw_tracks
+from vggt_ros.types import Tracks
 
+CLIP_BYTES = 2_000_000  # a clip is no larger
+_FEWEST = 20  # pairs that make a share
 _COLOURS = ('#d62728', '#ff9896', '#7f7f7f', '#1f77b4', '#2ca02c', '#9467bd')
 
 
@@ -95,3 +100,58 @@ def draw_costs(seconds: np.ndarray, memory: np.ndarray, path: Path) -> None:
         times.set(xlabel='images', ylabel='ms per image', ylim=(0, None), title='CPU time without the network')
         sizes.plot(memory, color=_COLOURS[3])
         sizes.set(xlabel='images', ylabel='MiB', ylim=(0, None), title='memory of the process')
+
+
+def draw_identity(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
+    """By age in images: share of the pairs that are right, and share of all tracks that live longer.
+
+    curves: of each of three trackers, right shares (A,) and numbers of pairs (A,) by age, and the tracks' lives (M,).
+    """
+    with _drawing(path, (9, 3)) as figure:
+        right, living = figure.subplots(1, 2)
+        for (name, (share, count, lives)), colour in zip(
+            curves.items(), (_COLOURS[0], _COLOURS[3], _COLOURS[2]), strict=True
+        ):
+            known = count >= _FEWEST
+            right.plot(np.flatnonzero(known), share[known], color=colour, label=name)
+            ages = np.arange(len(share) + 1)
+            living.plot(ages, (lives[:, None] > ages).mean(0), color=colour, label=name)
+        right.set(xlabel='age [images]', ylim=(0, 1.02), title='share of published tracks on their own point')
+        living.set(xlabel='age [images]', ylim=(0, 1.02), title='share of all tracks that live longer')
+        right.legend(frameon=False)
+
+
+def draw_coverage(maps: Mapping[str, np.ndarray], path: Path) -> None:
+    """Share of the images in which each cell (rows, columns) holds a track, of each tracker."""
+    with _drawing(path, (9, 3)) as figure:
+        for axes, (name, held) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+            picture = axes.imshow(held, vmin=0, vmax=1, cmap='viridis')
+            for (row, column), value in np.ndenumerate(held):
+                colour = 'black' if value > 0.6 else 'white'
+                axes.text(column, row, f'{value:.0%}', ha='center', va='center', fontsize=6, color=colour)
+            axes.set(xticks=[], yticks=[], title=f'{name}: {held.mean():.0%}')
+            axes.grid(visible=False)
+        figure.colorbar(picture, ax=figure.axes, label='share of images with a track')
+
+
+def write_clip(tracks: Sequence[Tracks], path: Path, period: float = 0.1) -> None:
+    """The images with their tracks and tails as an animated GIF; as many images as CLIP_BYTES hold.
+
+    tracks: one for each image, ``period`` seconds apart. Raises RuntimeError where OpenCV cannot write a GIF.
+    """
+    points = [TrackedPoints(one.frame.stamp, one.id, one.uv, one.age) for one in tracks]
+    for step in (1, 2, 3, 4, 6, 8):
+        clip = cv2.Animation()
+        chosen = range(0, len(tracks), step)
+        clip.frames = [_enlarged(draw_tracks(tracks[last].frame.image, points[: last + 1])) for last in chosen]
+        clip.durations = [round(1000 * period * step)] * len(chosen)
+        if not cv2.imwriteanimation(str(path), clip):
+            raise RuntimeError(f'OpenCV {cv2.__version__} could not write {path}')
+        if path.stat().st_size <= CLIP_BYTES:
+            return
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    """Drawn for people: at least 320 pixels wide, blue first as OpenCV writes it."""
+    scale = max(1.0, 320 / picture.shape[1])
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[..., ::-1].copy()

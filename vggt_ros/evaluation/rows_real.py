@@ -15,16 +15,10 @@ from vggt_ros.evaluation import hazards, live, plots
 from vggt_ros.evaluation.live import Live
 from vggt_ros.evaluation.report import Findings, Row, Settings, median
 from vggt_ros.evaluation.scenarios import Scenario
+from vggt_ros.evaluation.walks import unseen
 from vggt_ros.inference import NetworkPredictor
-from vggt_ros.synthetic.places import random_world
-from vggt_ros.synthetic.trajectory import make_trajectory
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
-from vggt_ros.synthetic.world import World
 from vggt_ros.types import Frame
-
-UNSEEN = 200_000  # worlds from this seed on are not trained on, see training/clips.py
-IMAGES = 100  # of each world, 10 a second
-PATHS = ('handheld', 'corridor', 'orbit', 'loop')
 
 
 def recorded_walk(folder: Path) -> Scenario:
@@ -71,8 +65,7 @@ def tiny(settings: Settings) -> Findings:
     network, name = weights.load('', heads=('camera', 'depth'))
     ates, depths, shares = [], [], []
     for seed in settings.runs(min(settings.seeds, 8)):
-        world, number = random_world(UNSEEN + seed), seed % len(PATHS)
-        scenario = hazards.film(world, _path(world, UNSEEN + seed, number))
+        scenario = unseen(seed)
         size = network.config.img_size
         predictor = NetworkPredictor(network, image_size=size, accuracy=weights.EMBEDDED_ACCURACY)
         run = live.run_pipeline(scenario, hazards.ROUGH, seed, window=8, stride=4, predictor=predictor)
@@ -93,16 +86,6 @@ def tiny(settings: Settings) -> Findings:
             Row(f'{name}: share of images with a pose, median', f'{median(shares):.0%}'),
         ]
     )
-
-
-def _path(world: World, seed: int, number: int) -> np.ndarray:
-    """(IMAGES, 4, 4) of the first kind of path, in turn, that fits into the world."""
-    for kind in (*PATHS[number:], *PATHS):
-        try:
-            return make_trajectory(world, kind, seed, IMAGES).T_world_camera
-        except RuntimeError:
-            continue
-    raise RuntimeError(f'no path fits into {world.kind} {world.seed}')
 
 
 def _depth_error(run: Live) -> float:

@@ -11,6 +11,7 @@ from vggt_ros.camera import pixel_grid, rays
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.interiors import lamps
 from vggt_ros.synthetic.palette import Palette
+from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import default_intrinsics, render_frames
 from vggt_ros.synthetic.trajectory import Trajectory, look_at
 from vggt_ros.synthetic.truth import FrameTruth
@@ -40,11 +41,13 @@ class Scenario:
     """Frames and what is true of them.
 
     frames: N frames, black where nothing was rendered. T_world_camera: (N, 4, 4). truths: what SimulatedNetwork asks.
+    scene: the rendered world at the moments of the poses, None where nothing was rendered or the order was changed.
     """
 
     frames: list[Frame]
     T_world_camera: np.ndarray
     truths: list[FrameTruth]
+    scene: Scene | None = None
 
 
 def inside_box(T_world_camera: np.ndarray, low: np.ndarray, high: np.ndarray) -> Callable:
@@ -80,13 +83,14 @@ def box_world(
 def _scenario(T: np.ndarray, low: np.ndarray, high: np.ndarray, pictures: bool) -> Scenario:
     stamps = [(i + 1) * PERIOD for i in range(len(T))]
     images: Iterable[np.ndarray]
+    scene = None
     if pictures:
-        path = Trajectory(np.arange(len(T)) * PERIOD * 1e-9, T)
-        images = (one.image for one in render_frames(box_world(low, high), path, K, SIZE))
+        world, path = box_world(low, high), Trajectory(np.arange(len(T)) * PERIOD * 1e-9, T)
+        images, scene = (one.image for one in render_frames(world, path, K, SIZE)), Scene.pack(world, path.times)
     else:
         images = [np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (SIZE[1], SIZE[0], 3))] * len(T)
     frames = [Frame(i, stamp, image, K, 'camera') for i, (stamp, image) in enumerate(zip(stamps, images, strict=True))]
-    return Scenario(frames, T, [FrameTruth(one, K, inside_box(one, low, high)) for one in T])
+    return Scenario(frames, T, [FrameTruth(one, K, inside_box(one, low, high)) for one in T], scene)
 
 
 ROOM = np.array([-4.0, -3.0, 0.0]), np.array([4.0, 3.0, 3.0])

@@ -20,7 +20,7 @@ from vggt_ros.odometry.keyframes import ENOUGH, KeyframeSelector, Motion
 from vggt_ros.odometry.klt import Corners, KltTracker, common
 from vggt_ros.odometry.placing import AGREED
 from vggt_ros.odometry.pnp import CameraPose, PnpConfig, PoseError, PoseTracker
-from vggt_ros.types import Accuracy, Estimate, Frame, Located, State
+from vggt_ros.types import Accuracy, Estimate, Frame, Located, State, Tracks
 
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
 HISTORY = 256  # images that are remembered
@@ -32,7 +32,7 @@ class Sight:
     """One image at camera rate.
 
     motion: what the camera did. broken: nothing connects it with the image before. located: where it is, or None, with
-    the reason why not.
+    the reason why not. tracks: keypoints in it, None where nobody asked.
     """
 
     frame: Frame
@@ -40,6 +40,7 @@ class Sight:
     broken: bool
     located: Located | None
     reason: str
+    tracks: Tracks | None = None
 
 
 class Seen(NamedTuple):

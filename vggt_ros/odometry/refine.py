@@ -61,6 +61,19 @@ class RefineConfig:
         return cls(frame=max(accuracy.depth, 0.005), surface=max(accuracy.surface, 0.01))
 
 
+class Points(NamedTuple):
+    """Corners that several frames of a window saw: ids (N,) ascending, places in the map (N, 3), and whether most of
+    their frames agree on the place (N,).
+    """
+
+    id: np.ndarray
+    xyz: np.ndarray
+    agreed: np.ndarray
+
+
+NO_POINTS = Points(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0, bool))
+
+
 @dataclass(frozen=True, eq=False)
 class Refined:
     """A window after refinement.
@@ -69,7 +82,7 @@ class Refined:
     translation and rotation in the map's axes, None where a frame was not moved. log_depth: per slot ``GRID`` of what
     to add to the log of the depth that this window gave it, None for nothing. ties: (S,) corners of each slot that a
     frame of the map sees too, and that agree. agreed: (S,) share of a slot's corners that do; 0 where they would move
-    it too far, 1 without any.
+    it too far, 1 without any. points: the corners themselves.
     """
 
     T_map_camera: np.ndarray
@@ -77,12 +90,13 @@ class Refined:
     log_depth: list[np.ndarray | None]
     ties: np.ndarray
     agreed: np.ndarray
+    points: Points
 
     @classmethod
     def unchanged(cls, T_map_camera: np.ndarray) -> Refined:
         """Nothing was tracked."""
         count = len(T_map_camera)
-        return cls(T_map_camera, [None] * count, [None] * count, np.zeros(count, int), np.ones(count))
+        return cls(T_map_camera, [None] * count, [None] * count, np.zeros(count, int), np.ones(count), NO_POINTS)
 
     def depth_factor(self, slot: int, shape: tuple[int, ...]) -> np.ndarray | float:
         """What to multiply a slot's depth (h, w) with."""
@@ -144,7 +158,7 @@ def refine(
     log_depth = [problem.bend(number) if ok else None for number, ok in enumerate(kept)]
     shares = np.bincount(sights.slot, problem.agreed, len(slots)) / np.maximum(counts, 1)
     agreed = np.where(counts > 0, np.where(kept, shares, 0.0), 1.0)
-    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0), agreed)
+    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0), agreed, problem.corners(kept))
 
 
 def _of_step(covariance: np.ndarray, number: int) -> np.ndarray:
@@ -157,20 +171,25 @@ def _of_step(covariance: np.ndarray, number: int) -> np.ndarray:
 
 class _Sights(NamedTuple):
     """Every corner in every slot that another slot sees too, sorted by slot: (M,) slot, point, depth (NaN unknown), and
-    (M, 2) pixel; ``points`` in all.
+    (M, 2) pixel; ``id`` (N,) of each point.
     """
 
     slot: np.ndarray
     point: np.ndarray
     uv: np.ndarray
     z: np.ndarray
-    points: int
+    id: np.ndarray
+
+    @property
+    def points(self) -> int:
+        """How many there are."""
+        return len(self.id)
 
     def only(self, kept: np.ndarray) -> _Sights:
         """Those of the points (N,) bool that are kept."""
         row = kept[self.point]
         number = np.cumsum(kept) - 1
-        return _Sights(self.slot[row], number[self.point[row]], self.uv[row], self.z[row], int(kept.sum()))
+        return _Sights(self.slot[row], number[self.point[row]], self.uv[row], self.z[row], self.id[kept])
 
 
 def _sights(slots: Sequence[Slot]) -> _Sights | None:
@@ -197,7 +216,7 @@ def _sights(slots: Sequence[Slot]) -> _Sights | None:
             z = depth_at(slot.depth, slot.map.to_network(uv))
         parts.append((np.full(len(uv), number), np.searchsorted(known, slot.corners.id[row]), uv, z))
     columns = [np.concatenate(one) for one in zip(*parts, strict=True)]
-    sights = _Sights(columns[0], columns[1], columns[2], columns[3], len(known))
+    sights = _Sights(columns[0], columns[1], columns[2], columns[3], known)
     # A point whose depth nobody knows could be triangulated, but says nothing about the unit.
     placed = np.bincount(sights.point, np.isfinite(sights.z), sights.points) > 0
     sights = sights.only(placed)
@@ -381,6 +400,14 @@ class _Problem:
         anchored = np.zeros(self.sights.points, bool)
         anchored[self.sights.point[agreed & self.known_slot[self.sights.slot]]] = True
         return np.bincount(self.sights.slot[agreed & anchored[self.sights.point]], minlength=len(self.slots))
+
+    def corners(self, kept: np.ndarray) -> Points:
+        """Where the corners are; of the slots only those (S,) bool count that were kept."""
+        point, counts = self.sights.point, kept[self.sights.slot]
+        seen = np.bincount(point, counts, self.sights.points)
+        fit = np.bincount(point, counts & self.agreed, self.sights.points)
+        told = seen > 1
+        return Points(self.sights.id[told], self.points[told], (2 * fit >= seen)[told])
 
     def bend(self, number: int) -> np.ndarray | None:
         """``GRID`` of the smooth change of log depth that takes a slot's depth to its points, None where it has none.

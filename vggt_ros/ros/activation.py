@@ -68,6 +68,7 @@ class Activation:
             self.statistics,
             self._results,
             every,
+            lambda: self._tracks_wanted,
         )
         self._camera.start()
         self._worker.start()

@@ -121,6 +121,17 @@ def transform_exception() -> type[Exception]:
     return _tf2_ros().TransformException
 
 
+def foxglove_messages() -> Any:
+    """The module foxglove_msgs.msg. Raises MissingPackage."""
+    try:
+        import foxglove_msgs.msg
+    except ImportError as error:
+        raise MissingPackage(
+            'track_adapters: foxglove needs foxglove_msgs, which is not installed (ros-$ROS_DISTRO-foxglove-msgs)'
+        ) from error
+    return foxglove_msgs.msg
+
+
 class TransformPublisher:
     """tf2_ros's broadcasters without tf2_ros: the same topics, messages and QoS. ``pub_tf`` is their publisher."""
 

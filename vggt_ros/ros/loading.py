@@ -55,6 +55,15 @@ def check(settings: dict[str, Any]) -> None:
         )
 
 
+def chosen(settings: dict[str, Any], name: str, allowed: Sequence[str]) -> list[str]:
+    """The names in the list parameter ``name``, each once. Raises LoadError for one that is not allowed."""
+    # An empty list in a YAML file arrives as None, the default as ['']: rclpy cannot tell an empty list's type.
+    names = [value for value in settings[name] or () if value]
+    if unknown := [value for value in names if value not in allowed]:
+        raise LoadError(f'{name}: {", ".join(unknown)} is not one of {", ".join(allowed)}')
+    return list(dict.fromkeys(names))
+
+
 def make_pipeline(
     predictor: Predictor, settings: dict[str, Any], sources: Sequence[MetricSource], problems: Problems
 ) -> Pipeline:
@@ -75,7 +84,7 @@ def make_pipeline(
             min_confidence=settings['min_confidence'],
             accuracy=predictor.accuracy,
         ),
-        TrackerConfig(settings['max_tracks'], settings['min_track_score']),
+        TrackerConfig(settings['max_tracks'], settings['min_track_score'], settings['unique_track_ids']),
         WorldConfig(loops, settings['lost_timeout']),
         sources,
     )

@@ -81,7 +81,7 @@ class MapKeeper(threading.Thread):
         Its corrections name every keyframe that the odometry still has; those that it has forgotten follow their
         neighbours.
         """
-        poses = [_pose(result.estimate) for result in solution.results]
+        poses = [_pose(one) for one in solution.estimates]
         self._put(_Step(solution.epoch, poses, solution.scale, solution.keyframes, solution.corrections))
 
     def add_located(self, located: Located) -> None:

@@ -13,7 +13,6 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from vggt_ros import camera
-from vggt_ros.msg import TrackArray
 from vggt_ros.resample import color_to_network
 from vggt_ros.ros.compat import point_cloud
 from vggt_ros.ros.frames import Placement
@@ -32,9 +31,9 @@ def ns_to_time(ns: int) -> Time:
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
-def header(estimate: Located, frame_id: str) -> Header:
-    """The stamp of the estimate's image with a frame id."""
-    return Header(stamp=ns_to_time(estimate.frame.stamp), frame_id=frame_id)
+def header(of: Located | Tracks, frame_id: str) -> Header:
+    """The stamp of an estimate's or of tracks' image with a frame id."""
+    return Header(stamp=ns_to_time(of.frame.stamp), frame_id=frame_id)
 
 
 def to_pose(T: np.ndarray) -> Pose:
@@ -94,19 +93,6 @@ def to_points(estimate: Estimate, head: Header) -> PointCloud2:
     cloud['rgb'] = pack_rgb(color_to_network(estimate.frame.image, estimate.map))
     cloud['confidence'] = estimate.confidence
     return point_cloud(head, cloud)
-
-
-def to_tracks(tracks: Tracks, head: Header) -> TrackArray:
-    """One message for one image, struct of arrays."""
-    message = TrackArray(header=head, epoch=tracks.epoch, scale=int(tracks.scale))
-    message.width, message.height = tracks.frame.size
-    message.id = to_array('Q', tracks.id.astype(np.uint64))
-    message.age = to_array('I', tracks.age.astype(np.uint32))
-    message.visibility = to_array('f', tracks.visibility.astype(np.float32))
-    message.confidence = to_array('f', tracks.confidence.astype(np.float32))
-    message.u, message.v = (to_array('f', column) for column in tracks.uv.T.astype(np.float32))
-    message.x, message.y, message.z = (to_array('f', column) for column in tracks.xyz.T.astype(np.float32))
-    return message
 
 
 def pack_rgb(image: np.ndarray) -> np.ndarray:

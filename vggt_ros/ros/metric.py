@@ -14,7 +14,7 @@ from vggt_ros.odometry.metric import Lookup, MetricSource, NoInput, Solved
 from vggt_ros.odometry.scale import NoMeasurement, ScaleMeasurement
 from vggt_ros.ros.images import ImageError, to_depth
 from vggt_ros.ros.inputs import Inputs
-from vggt_ros.ros.loading import LoadError
+from vggt_ros.ros.loading import LoadError, chosen
 from vggt_ros.ros.messages import time_to_ns
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.second_camera import SecondCamera
@@ -35,14 +35,11 @@ class MetricInputs:
         self._inputs = Inputs(node, settings)
         self._depth: metric.DepthSource | None = None
         self._second: SecondCamera | None = None
-        # An empty list in a YAML file arrives as None, the default as ['']: rclpy cannot tell an empty list's type.
-        names = [name for name in settings['scale_sources'] or () if name]
-        if unknown := [name for name in names if name not in SOURCES]:
-            raise LoadError(f'scale_sources: {", ".join(unknown)} is not one of {", ".join(SOURCES)}')
+        names = chosen(settings, 'scale_sources', SOURCES)
         if 'baseline' in names:
             self._second = SecondCamera(node, settings, problems, lookup)
         try:
-            self.sources: tuple[MetricSource, ...] = tuple(self._make(name) for name in dict.fromkeys(names))
+            self.sources: tuple[MetricSource, ...] = tuple(self._make(name) for name in names)
         except ValueError as error:
             raise LoadError(f'scale_sources: {error}') from error
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -57,6 +58,7 @@ class VGGTNode(LifecycleNode):
         self._solution = Solution()
         self._located: Located | None = None
         self._latest: Frame | None = None
+        self._K: np.ndarray | None = None  # of the newest solved image, source pixels
         self._last_status: tuple = ()
         self._service_group = MutuallyExclusiveCallbackGroup()
         self._guard = self.create_guard_condition(self._publish_results)
@@ -80,7 +82,7 @@ class VGGTNode(LifecycleNode):
             with ExitStack() as parts:  # a later one that fails closes the earlier ones
                 self._lookup = open_lookup(self, settings)
                 parts.callback(self._lookup.close)
-                self._outputs = Outputs(self, settings['map_frame'], settings['depth_size'] == 'source')
+                self._outputs = Outputs(self, settings)
                 parts.callback(self._outputs.close)
                 self._metric = MetricInputs(self, settings, self._problems, self._lookup)
                 self._gravity = GravityInput(self, settings, self._problems, self._lookup)
@@ -126,7 +128,7 @@ class VGGTNode(LifecycleNode):
             self._gravity,
             self._problems,
             self._guard.trigger,
-            self._outputs.tracks_wanted,
+            self._outputs.tracks.wanted,
             self._lookup.clear,
         )
         self._statistics = self._active.statistics
@@ -166,7 +168,7 @@ class VGGTNode(LifecycleNode):
             return
         self._configured = False
         self._parts.close()
-        self._latest = self._located = None
+        self._latest = self._located = self._K = None
         self._solution = Solution()
         del self._pipeline
 
@@ -185,6 +187,8 @@ class VGGTNode(LifecycleNode):
     def _publish_sight(self, sight: Sight) -> None:
         """The camera's pose at camera rate; where every image is solved, the solutions have the better one."""
         self._latest = sight.frame
+        if sight.tracks is not None:
+            self._outputs.tracks.publish(sight.tracks, self._K)
         if self._every_frame:
             return
         if sight.located is None:
@@ -201,11 +205,12 @@ class VGGTNode(LifecycleNode):
         self._map.add(solution)
         self._outputs.correct_path(solution.corrections)
         path_length = self.get_parameter('path_length').value
-        for result in solution.results:
+        for estimate in solution.estimates:
             if self._every_frame:
-                self._publish_pose(result.estimate)
-            self._outputs.publish_path(result.estimate, path_length)
-            self._outputs.publish_view(result)
+                self._publish_pose(estimate)
+            self._outputs.publish_path(estimate, path_length)
+            self._outputs.publish_view(estimate)
+            self._K = estimate.map.K_to_source(estimate.K)
         if not self._every_frame:
             for located in solution.located:
                 self._publish_pose(located)

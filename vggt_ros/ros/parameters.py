@@ -100,8 +100,11 @@ PARAMETERS: tuple[Declared, ...] = (
         'keyframe_distance', 0.15, 'rotation (rad) + translation / median depth between keyframes', '', (0.01, 2.0)
     ),
     Declared('refine', True, "whether corners tracked from image to image refine the network's poses"),
-    Declared('max_tracks', 256, 'most live keypoint tracks, 0 = none', '', (0, 10000)),
+    Declared('max_tracks', 256, 'most keypoint tracks in an image, 0 = none; there are 600 corners', '', (0, 600)),
     Declared('min_track_score', 0.2, 'visibility x confidence below which a track ends', '', (0.0, 1.0)),
+    Declared('unique_track_ids', False, 'whether ids go on where no earlier epoch or run of the node had any'),
+    Declared('track_adapters', [''], 'tracks as other programs read them: any of vins, vins_fusion, foxglove'),
+    Declared('track_tails', 12, 'how far tails in ~/tracks/image go back', 'images', (0, 100)),
     Declared('loops', True, 'whether places met before are recognised; needs gtsam'),
     Declared(
         'lost_timeout',

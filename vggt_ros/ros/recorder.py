@@ -63,12 +63,13 @@ OUTPUTS = {
     'tracks': TrackArray,
     'status': Status,
 }
-# These five belong together by their stamp; the tracks tell the epoch.
-JOINED = ('odometry', 'depth/image_rect', 'depth/confidence', 'points', 'tracks')
+# These four belong together by their stamp. Tracks come for every image, also for those that are never solved.
+JOINED = ('odometry', 'depth/image_rect', 'depth/confidence', 'points')
 QUIET = 0.5  # seconds without a message after which nothing more is on its way
 DIAGNOSTICS_EVERY = 1.5  # seconds within which a live node reports once more
 STRAGGLER = 4.0  # seconds to wait for what is missing of an image: DDS notices a loss after 3
 MOST_WAITING = 50  # images of which something is missing
+MOST_REMEMBERED = 1000  # images of which the epoch is known
 
 
 class Recorder(Node):
@@ -97,6 +98,7 @@ class Recorder(Node):
         self.deadline: int | None = None  # nanoseconds; what comes later is not recorded
         self._joined: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._joined_since: dict[int, float] = {}
+        self._tracks: OrderedDict[int, tuple[int, int]] = OrderedDict()  # epoch and scale by stamp
         self._incomplete = 0
         self._arrivals: dict[str, list[int]] = {}
         self._statuses: deque[tuple[float, Status]] = deque()
@@ -130,7 +132,9 @@ class Recorder(Node):
             self._guarded(self.recording.write_message, topic, type_name, arrived, data, latched=latched)
             first_and_last = self._arrivals.setdefault(topic, [arrived, arrived])
             first_and_last[1] = arrived
-            if name in JOINED:
+            if name == 'tracks':
+                self._remember(deserialize_message(data, kind))
+            elif name in JOINED:
                 self._join(name, deserialize_message(data, kind))
             elif kind is Status:
                 self._on_status(deserialize_message(data, kind))
@@ -162,16 +166,22 @@ class Recorder(Node):
         if len(self._joined) > MOST_WAITING:
             self._write_joined(next(iter(self._joined)))
 
+    def _remember(self, tracks: TrackArray) -> None:
+        self._tracks[time_to_ns(tracks.header.stamp)] = tracks.epoch, tracks.scale
+        while len(self._tracks) > MOST_REMEMBERED:
+            self._tracks.popitem(last=False)
+
     def _write_joined(self, stamp: int) -> None:
         parts = self._joined.pop(stamp)
         del self._joined_since[stamp]
         self._incomplete += len(parts) < len(JOINED)
-        tracks = parts.get('tracks')
         status = self._latest
+        now = (0, Scale.UNKNOWN) if status is None else (status.epoch, status.scale)
+        epoch, scale = self._tracks.get(stamp, now)  # that of the image, not of now
         frame = RecordedFrame(
             stamp,
-            epoch=tracks.epoch if tracks else status.epoch if status else 0,
-            scale=Scale(tracks.scale if tracks else status.scale if status else Scale.UNKNOWN),
+            epoch=epoch,
+            scale=Scale(scale),
             pose=_to_matrix(parts['odometry'].pose.pose) if 'odometry' in parts else None,
             depth=_to_array(parts.get('depth/image_rect')),
             confidence=_to_array(parts.get('depth/confidence')),

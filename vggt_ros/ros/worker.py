@@ -104,6 +104,7 @@ class CameraThread(threading.Thread):
     """Decodes and looks at every image until its mailbox is closed; hands those that are due to the network's.
 
     incoming: images, each with the number of resets that were asked for before it came. every: hand over all of them.
+    tracks_wanted: whether anybody listens to keypoint tracks.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class CameraThread(threading.Thread):
         statistics: Statistics,
         results: Results,
         every: bool,
+        tracks_wanted: Callable[[], bool],
     ) -> None:
         super().__init__(name='vggt_camera', daemon=True)
         self._pipeline = pipeline
@@ -124,7 +126,7 @@ class CameraThread(threading.Thread):
         self._problems = problems
         self._statistics = statistics
         self._results = results
-        self._every = every
+        self._every, self._tracks_wanted = every, tracks_wanted
         self._asked = 0
         self._epoch = 0
         self._size: tuple[int, int] | None = None
@@ -145,10 +147,10 @@ class CameraThread(threading.Thread):
                 'size change', f'the images are now {frame.size}, not {self._size}: the map begins anew'
             )
         if resized or asked != self._asked:
-            self._pipeline.front.reset()
+            self._pipeline.reset_looking()
             self._epoch += 1
         self._size, self._asked = frame.size, asked
-        sight = self._pipeline.look(frame)
+        sight = self._pipeline.look(frame, self._tracks_wanted())
         self._statistics.count('located', sight.located is not None)
         self._results.put(sight)
         if self._every or self._pipeline.due(sight):
@@ -203,9 +205,9 @@ class Worker(threading.Thread):
             self._unanswered = 0
         solution = self._solve([looked.frame for looked in batch])
         self._statistics.count('refused', solution.refused)
-        self._unanswered -= solution.refused + len(solution.results)
-        if solution.results:
-            self._statistics.window_done(batch[-1].received, len(solution.results))
+        self._unanswered -= solution.refused + len(solution.estimates)
+        if solution.estimates:
+            self._statistics.window_done(batch[-1].received, len(solution.estimates))
         self._results.put(solution)
 
     def _solve(self, frames: list[Frame]) -> Solution:

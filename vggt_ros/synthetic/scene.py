@@ -138,6 +138,12 @@ class Scene:
             return self
         return replace(self, T_world_primitive=self.T_world_primitive[:, frame : frame + 1])
 
+    def since(self, frame: int) -> Scene:
+        """The scene at this one of its moments and all later ones."""
+        if self.T_world_primitive.shape[1] == 1:
+            return self
+        return replace(self, T_world_primitive=self.T_world_primitive[:, frame:])
+
     def cameras(self, T_world_camera, K) -> tuple[torch.Tensor, torch.Tensor]:
         """Cameras as (B, F, 4, 4) and (B, F, 3, 3) float64 on the scene's device; ValueError if they do not fit."""
         T = torch.as_tensor(T_world_camera, dtype=torch.float64, device=self.device)

@@ -3,6 +3,7 @@
     python -m vggt_ros.tools.benchmark                        # VGGT-1B with random weights, 294x518
     python -m vggt_ros.tools.benchmark --network embedded --frames 2 4 8 16
     python -m vggt_ros.tools.benchmark --renderer             # the synthetic worlds instead: frames/s, price of effects
+    python -m vggt_ros.tools.benchmark --messages             # the messages of 2000 tracks instead (needs ROS)
 
 The plain pass does what the published network does for a window: camera, depth and point heads for every frame. A step
 of the engine has seen all but the new frames before and gives every camera and the new frames' depth. Runs of both are
@@ -192,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--precision', default='auto', choices=('auto', 'float32', 'bfloat16'))
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0 = all')
     parser.add_argument('--renderer', type=int, nargs='?', const=20, metavar='N', help='time N rendered pictures (20)')
+    parser.add_argument(
+        '--messages', type=int, nargs='?', const=2000, metavar='N', help='time messages of N tracks (2000)'
+    )
     options = parser.parse_args(arguments)
 
     set_threads(options.threads)
@@ -200,6 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     versions = f'torch {torch.__version__}, {torch.get_num_threads()} threads, Python {platform.python_version()}'
     if options.renderer:
         _print_renderer(options.renderer, device, f'{where}, {versions}')
+        return 0
+    if options.messages:
+        _print_messages(options.messages, 20 * options.runs, f'{os.cpu_count()} CPU cores, {versions}')
         return 0
     precision = choose_precision(options.precision, device)
     height, width = (int(side) for side in options.size.split('x'))
@@ -230,6 +237,14 @@ def _print_renderer(frames: int, device: torch.device, where: str) -> None:
     print(f'{renderer_benchmark.KIND} of {primitives} primitives at {width}x{height}, {where};')
     print(f'medians of {frames} frames, options and effects in turns')
     print('\n'.join(renderer_benchmark.table(seconds)))
+
+
+def _print_messages(tracks: int, runs: int, where: str) -> None:
+    # Not part of an installation without ROS.
+    from vggt_ros.ros import track_benchmark
+
+    print(f'messages of {tracks} tracks, {where}; medians of {runs} interleaved runs')
+    print('\n'.join(track_benchmark.table(track_benchmark.measure(tracks, runs))))
 
 
 if __name__ == '__main__':

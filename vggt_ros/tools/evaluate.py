@@ -11,26 +11,65 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vggt_ros.evaluation.report import Row, Settings, put
+from vggt_ros.evaluation.report import Findings, Row, Settings, put
 from vggt_ros.evaluation.rows import ROWS
 
 TABLE = 'odometry.md'
 _DATA = 'VGGT_ROS_TEST_DATA'
 
 
+def command(tool: str, description: str, rows: Iterable[str], table: str, seeds: int) -> argparse.ArgumentParser:
+    """The options that every table has. seeds: per row, unless said."""
+    parser = argparse.ArgumentParser(prog=f'python -m vggt_ros.tools.{tool}', description=description)
+    add = parser.add_argument
+    add('--rows', nargs='+', choices=list(rows), default=list(rows), help='what to measure (all)')
+    add('--seeds', type=int, default=seeds, help=f'seeds per row ({seeds})')
+    add('--output', type=Path, metavar='DIR', help=f'put the table into DIR/{table} and the pictures beside it')
+    return parser
+
+
+def measure(
+    measurements: Mapping[str, Callable[[Settings], Findings]],
+    names: Iterable[str],
+    settings: Settings,
+    output: Path | None,
+    table: str,
+) -> int:
+    """Measure what is named, print it, and write the table and the pictures into a folder; the exit status."""
+    try:
+        import evo  # noqa: F401
+    except ImportError:
+        print('error: the figures are computed by evo: pip install "vggt_ros[eval]"', file=sys.stderr)
+        return 1
+    rows: list[Row] = []
+    for name in names:
+        progress = partial(tqdm, desc=name, leave=False, disable=not sys.stderr.isatty())
+        started = time.monotonic()
+        findings = measurements[name](replace(settings, progress=progress))
+        rows += findings.rows
+        for row in findings.rows:
+            print(f'{row.test}: {row.figure}{f" (goal {row.goal})" if row.goal else ""}', flush=True)
+        print(f'[{name}: {time.monotonic() - started:.0f} s]', file=sys.stderr, flush=True)
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            for file, draw in findings.pictures.items():
+                draw(output / file)
+    if output is not None:
+        put(rows, output / table)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, and write when asked to."""
-    parser = argparse.ArgumentParser(
-        prog='python -m vggt_ros.tools.evaluate', description='The odometry against exact truth, as a table.'
-    )
+    parser = command('evaluate', 'The odometry against exact truth, as a table.', ROWS, TABLE, 20)
     add = parser.add_argument
-    add('--rows', nargs='+', choices=list(ROWS), default=list(ROWS), help='what to measure (all)')
-    add('--seeds', type=int, default=20, help='seeds per row (20)')
     add('--frames', type=int, default=10_000, help='images of the long run (10000)')
     add(
         '--data',
@@ -39,7 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
         help=f'pictures with intrinsics.yaml, poses.txt and depth/ for the recorded walk (default: hololens/ in the '
         f'folder that {_DATA} names)',
     )
-    add('--output', type=Path, metavar='DIR', help=f'put the table into DIR/{TABLE} and the pictures beside it')
     given = parser.parse_args(arguments)
     if given.seeds < 1 or given.frames < 1:
         parser.error('--seeds and --frames must be at least 1')
@@ -48,27 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         data = Path(os.environ[_DATA]) / 'hololens'
     if data is not None and not data.is_dir():
         parser.error(f'{data} is no folder')
-    try:
-        import evo  # noqa: F401
-    except ImportError:
-        print('error: the figures are computed by evo: pip install "vggt_ros[eval]"', file=sys.stderr)
-        return 1
-    rows: list[Row] = []
-    for name in given.rows:
-        progress = partial(tqdm, desc=name, leave=False, disable=not sys.stderr.isatty())
-        started = time.monotonic()
-        findings = ROWS[name](Settings(given.seeds, frames=given.frames, data=data, progress=progress))
-        rows += findings.rows
-        for row in findings.rows:
-            print(f'{row.test}: {row.figure}{f" (goal {row.goal})" if row.goal else ""}', flush=True)
-        print(f'[{name}: {time.monotonic() - started:.0f} s]', file=sys.stderr, flush=True)
-        if given.output is not None:
-            given.output.mkdir(parents=True, exist_ok=True)
-            for file, draw in findings.pictures.items():
-                draw(given.output / file)
-    if given.output is not None:
-        put(rows, given.output / TABLE)
-    return 0
+    return measure(ROWS, given.rows, Settings(given.seeds, frames=given.frames, data=data), given.output, TABLE)
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from vggt_ros import accuracy, recording
 from vggt_ros import sequence as sequences
 from vggt_ros.cloud import read_ply
+from vggt_ros.track_picture import TrackedPoints
 from vggt_ros.trajectory_io import Trajectory, read_tum
 from vggt_ros.types import Scale
 
@@ -24,15 +25,6 @@ DEPTH_FRAMES = 60  # at most so many frames are compared with their true depth
 
 class RecordedError(ValueError):
     """A folder that is no recording, or an empty one."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrackedPoints:
-    """Keypoints in one image. id: (N,) uint64. uv: (N, 2) source pixels."""
-
-    stamp: int
-    id: np.ndarray
-    uv: np.ndarray
 
 
 class Recorded:
@@ -100,7 +92,7 @@ class Recorded:
     def tracks(self) -> list[TrackedPoints]:
         """All keypoints, image by image."""
         return [
-            TrackedPoints(stamp, message.id, np.stack([message.u, message.v], -1))
+            TrackedPoints(stamp, message.id, np.stack([message.u, message.v], -1), message.age)
             for stamp, message in self._messages('/tracks')
         ]
 

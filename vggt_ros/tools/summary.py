@@ -20,7 +20,8 @@ from vggt_ros import sequence as sequences
 from vggt_ros.pictures import UNITS, DepthRange, colour
 from vggt_ros.recording import SUMMARY
 from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure, pictures, seen, true_depths
-from vggt_ros.tools.views import draw_cloud, draw_tracks, look_at
+from vggt_ros.tools.views import draw_cloud, look_at
+from vggt_ros.track_picture import draw_tracks
 from vggt_ros.types import Scale
 
 COLUMNS = 5

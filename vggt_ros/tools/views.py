@@ -1,14 +1,11 @@
-"""Pictures of point clouds and tracks, drawn pixel by pixel."""
+"""Pictures of point clouds, drawn pixel by pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import cv2
 import numpy as np
-
-from vggt_ros.tools.recorded import TrackedPoints
 
 BACKGROUND = (248, 248, 248)
 
@@ -72,20 +69,3 @@ def _draw_path(picture: np.ndarray, path: np.ndarray, focal: float, near: float)
             continue
         start, end = (np.rint(p[:2] / p[2] * focal + centre).clip(-9999, 9999).astype(int).tolist() for p in (a, b))
         cv2.line(picture, start, end, (230, 40, 40), 2, cv2.LINE_AA)
-
-
-def draw_tracks(image: np.ndarray, tracks: Sequence[TrackedPoints], length: int = 12) -> np.ndarray:
-    """The image (H, W, 3) of the last message with its keypoints and where they were in the ``length`` before it."""
-    picture = (image * 0.65).astype(np.uint8)
-    recent = [dict(zip(x.id.tolist(), x.uv, strict=True)) for x in tracks[-length:]]
-    if not recent:
-        return picture
-    thickness = max(1, image.shape[1] // 400)
-    for one in recent[-1]:
-        # Golden-ratio steps through the hues: ids that follow one another differ clearly.
-        hue = np.array([[[int(one * 0.618034 * 180) % 180, 230, 255]]], np.uint8)
-        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
-        tail = [np.rint(points[one]).astype(int).tolist() for points in recent if one in points]
-        cv2.polylines(picture, [np.array(tail, np.int32)], False, colour, thickness, cv2.LINE_AA)
-        cv2.circle(picture, tail[-1], 2 * thickness, colour, -1, cv2.LINE_AA)
-    return picture

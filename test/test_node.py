@@ -156,8 +156,7 @@ def test_tracks_keep_their_ids_and_say_what_their_unit_is(walked):
     assert known.sum() > 5
     uv = camera.project(np.stack([last.x, last.y, last.z], axis=1)[known], K)
     away = np.linalg.norm(uv - np.stack([last.u, last.v], axis=1)[known], axis=1)
-    assert np.median(away) < 0.5
-    assert away.max() < 3
+    assert np.median(away) < 2  # the pose of the image and the track's pixel each have an error of their own
 
 
 def test_path_is_bounded(walked):
@@ -233,6 +232,40 @@ def test_a_hint_names_the_topic_when_nothing_arrives(monkeypatch):
         assert wait_until(
             lambda: any('no image for' in s.message and '/image' in s.message for m in diagnostics for s in m.status)
         )
+
+
+def test_images_without_tracks_have_empty_messages_and_the_rest_goes_on():
+    with Rig(ExactPredictor(poses(16))) as rig:
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        rig.play(range(6))
+        for index in range(6, 9):
+            rig.info.publish(info_message(index))
+            blank = image_message(index)
+            blank.data = to_array('B', np.full((120, 160, 3), 99, np.uint8))
+            rig.send(blank)
+        rig.play(range(9, 16))
+        assert rig.settled()
+        assert wait_until(lambda: stamps(tracks) == [stamp_of(i) for i in range(16)])
+        assert {message.epoch for message in tracks} == {0}
+        assert len(tracks[5].id) > 5
+        assert [len(message.id) for message in tracks[6:9]] == [0, 0, 0]
+        assert len(tracks[-1].id) > 5
+        assert max(tracks[-1].id) > max(tracks[5].id)
+
+
+def test_tracks_that_are_not_finite_are_reported_and_left_out():
+    def spoil(fields):
+        if fields['tracks'] is not None:
+            fields['tracks'].uv[:, ::2] = np.nan
+
+    with Rig(ExactPredictor(poses(16), spoil=spoil)) as rig:
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        rig.play(range(16))
+        assert rig.settled()
+        assert wait_until(lambda: len(tracks) == 16)
+        assert rig.problems()['warning'] > 0
+        assert all(np.isfinite([*message.u, *message.v, *message.visibility]).all() for message in tracks)
+        assert len(tracks[-1].id) > 5
 
 
 def test_size_change_begins_a_new_epoch():
@@ -515,6 +548,7 @@ def test_parameters_are_checked():
         assert set_parameter('window', 4).successful
         assert 'live, every_frame' in set_parameter('mode', 'dead').reason
         assert 'multiple of 14' in set_parameter('image_size', 500).reason
+        assert '600' in set_parameter('max_tracks', 601).reason
 
 
 def test_second_parent_is_refused():

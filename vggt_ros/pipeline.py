@@ -103,6 +103,7 @@ class Pipeline:
         self._forget()
 
     def _forget(self) -> None:
+        self._K = None
         self._waiting.clear()
         for source in self.sources:
             source.clear()

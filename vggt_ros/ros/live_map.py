@@ -10,8 +10,6 @@ import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
@@ -20,6 +18,7 @@ from vggt_ros.ros.compat import point_cloud
 from vggt_ros.ros.map_keeper import MapContents, MapKeeper
 from vggt_ros.ros.messages import POINT, ns_to_time, pack_rgb
 from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.publishers import Publishers, wanted
 from vggt_ros.ros.saving import save
 from vggt_ros.srv import SaveMap
 
@@ -50,10 +49,8 @@ class LiveMap:
         self._due = 0.0
         self._closed = False
         self._publishing, self._saving = threading.Lock(), threading.Lock()
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._publisher = node.create_publisher(
-            PointCloud2, '~/map', latched, qos_overriding_options=QoSOverridingOptions.with_default_policies()
-        )
+        self._publishers = Publishers(node)
+        self._publisher = self._publishers.add(PointCloud2, '~/map', latched=True)
         topic_group, save_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._guard = node.create_guard_condition(self._publish, topic_group)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -74,7 +71,7 @@ class LiveMap:
             self._node.destroy_timer(self._timer)
             self._node.destroy_guard_condition(self._guard)
             self._node.destroy_service(self._service)
-            self._node.destroy_publisher(self._publisher)
+            self._publishers.close()
 
     def _look(self) -> None:
         with self._publishing:
@@ -82,7 +79,7 @@ class LiveMap:
                 return
             version, epoch = self._published
             outdated = epoch is not None and epoch != self._keeper.epoch
-            if version != self._keeper.version and (outdated or self._publisher.get_subscription_count()):
+            if version != self._keeper.version and (outdated or wanted(self._publisher)):
                 self._making = self._keeper.ask(self._make)
                 self._making.add_done_callback(lambda future: self._guard.trigger())
 

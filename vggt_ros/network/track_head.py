@@ -41,6 +41,8 @@ class TrackHead(nn.Module):
 class Tracker(nn.Module):
     """Refines all tracks together: correlation around each estimate, a transformer over time and tracks, correction."""
 
+    correlate = staticmethod(correlate)
+
     def __init__(self, config: VGGTConfig) -> None:
         super().__init__()
         features, hidden = config.track_features, config.track_hidden_size
@@ -79,7 +81,7 @@ class Tracker(nn.Module):
         for _ in range(iterations):
             # Each iteration learns to correct the estimate it is given, whatever led there.
             coords = coords.detach()
-            correlation = correlate(features.flatten(0, 1), scales, coords.flatten(0, 1), self.radius)
+            correlation = self.correlate(features.flatten(0, 1), scales, coords.flatten(0, 1), self.radius)
             correlation = self.corr_mlp(correlation).unflatten(0, (batch, frames))
             flow = coords - first
             embedding = displacement_embedding(flow, features.shape[-1])

@@ -3,6 +3,7 @@
     python -m vggt_ros.tools.benchmark                        # VGGT-1B with random weights, 294x518
     python -m vggt_ros.tools.benchmark --network embedded --frames 2 4 8 16
     python -m vggt_ros.tools.benchmark --renderer             # the synthetic worlds instead: frames/s, price of effects
+    python -m vggt_ros.tools.benchmark --tracker              # 256 points in 8 frames against whole correlation volumes
     python -m vggt_ros.tools.benchmark --messages             # the messages of 2000 tracks instead (needs ROS)
 
 The plain pass does what the published network does for a window: camera, depth and point heads for every frame. A step
@@ -32,7 +33,7 @@ from tqdm import tqdm
 from vggt_ros import weights
 from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, set_threads
 from vggt_ros.network import VGGT, VGGTConfig
-from vggt_ros.tools import renderer_benchmark
+from vggt_ros.tools import renderer_benchmark, tracker_benchmark
 from vggt_ros.types import Frame
 
 PARTS = ('backbone', 'first block', 'attention', 'camera', 'depth', 'points', 'tracks')
@@ -196,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--messages', type=int, nargs='?', const=2000, metavar='N', help='time messages of N tracks (2000)'
     )
+    parser.add_argument(
+        '--tracker', type=int, nargs='?', const=256, metavar='N', help="time the network's tracker with N points (256)"
+    )
     options = parser.parse_args(arguments)
 
     set_threads(options.threads)
@@ -208,8 +212,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.messages:
         _print_messages(options.messages, 20 * options.runs, f'{os.cpu_count()} CPU cores, {versions}')
         return 0
-    precision = choose_precision(options.precision, device)
     height, width = (int(side) for side in options.size.split('x'))
+    if options.tracker:
+        frames = max(options.frames)
+        print(f'{options.tracker} points, {frames} frames, {options.size}, float32, {where}, {versions}')
+        print(f'medians of {options.runs} interleaved runs')
+        print(
+            '\n'.join(
+                tracker_benchmark.table(
+                    *tracker_benchmark.measure(frames, options.tracker, (height, width), device, options.runs)
+                )
+            )
+        )
+        return 0
+    precision = choose_precision(options.precision, device)
     heads = ('camera', 'depth', 'point', 'track') if options.queries else ('camera', 'depth', 'point')
     if options.network == '1b':
         with torch.device(device):

@@ -341,6 +341,7 @@ def test_exact_tracks_reach_every_goal_and_are_drawn(monkeypatch, tmp_path):
         assert any(row.reached for row in findings.rows)
         for name, draw in findings.pictures.items():
             draw(tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {'tracks_identity.png', 'tracks_coverage.png', 'tracks.gif'}
+    names = {'tracks_identity.png', 'tracks_coverage.png', 'tracks.jpg', 'tracks.gif'}
+    assert {path.name for path in tmp_path.iterdir()} == names
     assert figures['vggt-tiny, 1 unseen worlds'].startswith('1.000 (1.000); ')
     assert figures['vggt-tiny, the same'].startswith('0 (0); 0; ')

@@ -151,6 +151,14 @@ def write_clip(tracks: Sequence[Tracks], path: Path, period: float = 0.1) -> Non
             return
 
 
+def write_overlay(tracks: Sequence[Tracks], path: Path, scale: int = 4) -> None:
+    """The last image, ``scale`` times as large, with its tracks and where they were in those before."""
+    # Pixel i covers [i - 0.5, i + 0.5): edges scale, centres follow.
+    points = [TrackedPoints(one.frame.stamp, one.id, (one.uv + 0.5) * scale - 0.5, one.age) for one in tracks]
+    image = cv2.resize(tracks[-1].frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), draw_tracks(image, points, caption=f'{len(tracks[-1].id)} tracks')[..., ::-1])
+
+
 def _enlarged(picture: np.ndarray) -> np.ndarray:
     """Drawn for people: at least 320 pixels wide, blue first as OpenCV writes it."""
     scale = max(1.0, 320 / picture.shape[1])

@@ -196,6 +196,7 @@ def life(settings: Settings) -> Findings:
         {
             'tracks_identity.png': partial(plots.draw_identity, curves),
             'tracks_coverage.png': partial(plots.draw_coverage, maps),
+            'tracks.jpg': partial(plots.write_overlay, found[TINY][0].tracks[:CLIP]),
             'tracks.gif': partial(plots.write_clip, found[TINY][0].tracks[:CLIP], period=PERIOD * 1e-9),
         },
     )

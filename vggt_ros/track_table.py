@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -155,19 +157,20 @@ class Table:
         return Residual(part, np.linalg.norm(away - part[:, None] * direction, axis=1), length)
 
 
-class Residual:
+class Residual(NamedTuple):
     """In px at 518, (M,) each: along the image of the ray and across it; length: px for a change of log z by 1."""
 
-    def __init__(self, along: np.ndarray, across: np.ndarray, length: np.ndarray) -> None:
-        self.along, self.across, self.length = along, across, length
+    along: np.ndarray
+    across: np.ndarray
+    length: np.ndarray
 
     def error(self, information: np.ndarray, fit: float) -> np.ndarray:
-        """(M,) px at 518, NaN unknown; along the ray what is not known (``information`` of log z) is forgiven.
+        """(M,) px at 518, 0 where unknown; along the ray what is not known (``information`` of log z) is forgiven.
 
         fit: standard deviation of what is known.
         """
         slack = self.length / np.sqrt(np.maximum(information, 1e-6)) / fit
-        return np.hypot(self.across, self.along / np.hypot(1, slack))
+        return np.nan_to_num(np.hypot(self.across, self.along / np.hypot(1, slack)))
 
 
 def settled(T: np.ndarray, points: np.ndarray, uv: np.ndarray, K: np.ndarray) -> np.ndarray:

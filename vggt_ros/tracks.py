@@ -150,20 +150,12 @@ class Tracker:
             start[~followed] = expected[~followed]
             alone = self._aligned(view, A, start, table.placed & ~followed)
             rows, found, alike = (np.concatenate(both) for both in zip((rows, found, alike), alone, strict=True))
+        led = followed[rows]
+        error, fit = self._compare(view, T, rows, found, led & (alike > config.alike))
         shift = np.linalg.norm(found - start[rows], axis=1) / view.unit
-        error, fit = np.zeros(len(rows)), config.fit
-        close = np.ones(len(table), bool)  # the corner is where the map has the point
-        if T is not None:
-            information = table['information'][rows]
-            residual = table.residual(view, T, rows, found)
-            error = np.nan_to_num(residual.error(information, config.fit))
-            common = error[followed[rows] & (alike > config.alike) & np.isfinite(residual.length)]
-            fit = max(fit, config.usual * float(np.median(common))) if len(common) else fit
-            corner = np.nan_to_num(table.residual(view, T, rows, start[rows]).error(information, config.fit))
-            close[rows] = corner < fit
-        good = alike > np.where(before[rows], config.alike, config.again)
-        lost = followed[rows] & (shift > np.where(np.isfinite(table['z'][rows]), config.slide, config.fit))
-        good &= ~lost & (followed[rows] | (shift < config.fit))
+        # Where the map has a say, a corner that slid is known as such; a track without one is where it is expected.
+        reach = np.where(led & np.isfinite(table['z'][rows]), config.slide, config.fit)
+        good = (alike > np.where(before[rows], config.alike, config.again)) & (shift < reach)
         if sure:
             good &= error < fit
         table['here'][:] = False
@@ -171,18 +163,40 @@ class Tracker:
         table['uv'][rows[good]] = found[good]
         table['confidence'][rows[good]] = (alike / (1 + (error / fit) ** 2))[good]
         table['off'][:] = np.where(table['here'], 0, table['off'] + 1)
-        if T is not None:
-            told = np.isfinite(residual.along) & good
-            step = residual.along[told] / np.maximum(residual.length[told], 1e-9)
-            table.learn(rows[told], step, (residual.length[told] / NOISE) ** 2, MOST)
-        # A picture that is blurred for a moment: the corner will do.
+        # A picture that is blurred for a moment: the corner will do, where the map does not object.
+        close = np.ones(len(table), bool)
+        close[rows] = self._compare(view, T, rows, start[rows], led)[0] < fit
         hold = ~table['here'] & before & followed & close & table['public'] & (table['off'] <= config.patience)
         table['here'][hold] = True
         table['confidence'][hold] *= DOUBT
+        if T is not None:
+            self._learn(view, T, rows[good])
         slid = np.zeros(len(table), bool)
-        slid[rows[good & followed[rows] & (shift > config.fit)]] = True
-        self._release(slid)
-        self._release(table['off'] > config.patience)
+        slid[rows[good & led & (shift > config.fit)]] = True
+        self._release(slid | (table['off'] > config.patience))
+
+    def _compare(
+        self, view: View, T: np.ndarray | None, rows: np.ndarray, uv: np.ndarray, usual: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """How far pixels (M, 2) of these rows (M,) are from where the map has them, and how far they may be.
+
+        In px at 518; 0 where nobody knows. usual: (M,) the ones by which the others are judged.
+        """
+        config = self.config
+        if T is None:
+            return np.zeros(len(rows)), config.fit
+        residual = self._table.residual(view, T, rows, uv)
+        error = residual.error(self._table['information'][rows], config.fit)
+        usual = error[usual & np.isfinite(residual.length)]
+        return error, max(config.fit, config.usual * float(np.median(usual))) if len(usual) else config.fit
+
+    def _learn(self, view: View, T: np.ndarray, rows: np.ndarray) -> None:
+        """How far along their rays the points of these rows (M,) are, from where they are now."""
+        table = self._table
+        residual = table.residual(view, T, rows, table['uv'][rows])
+        told = np.isfinite(residual.along)
+        step = residual.along[told] / np.maximum(residual.length[told], 1e-9)
+        table.learn(rows[told], step, (residual.length[told] / NOISE) ** 2, MOST)
 
     def _aligned(
         self, view: View, A: np.ndarray, start: np.ndarray, wanted: np.ndarray

@@ -85,7 +85,7 @@ def drive(
     waiting: list[Frame] = []
     begun: list[tuple[int, list[Frame]]] = []  # the number of the frame with which it is done
     for number, frame in enumerate(frames):
-        sight = pipeline.look(frame)
+        sight = pipeline.look(frame, track)
         if waiting and (len(waiting) == stride or frame.stamp - waiting[-1].stamp >= PATIENCE):
             begun.append((number - 1 + delay, waiting))
             waiting = []

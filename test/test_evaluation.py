@@ -129,7 +129,7 @@ class Recorder:
     calls: list[tuple[int, list[int]]] = field(default_factory=list)
     looked: int = -1
 
-    def look(self, frame: Frame) -> Seen:
+    def look(self, frame: Frame, track: bool) -> Seen:
         self.looked = frame.index
         return Seen(frame, None)
 

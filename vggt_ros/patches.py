@@ -18,7 +18,7 @@ CHUNK = 1024  # patches at a time: cv2.remap takes no picture with 32768 rows
 
 def cut(grey: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """(N, TILE, TILE) uint8 of ``grey`` (h, w) around pixels ``uv`` (N, 2)."""
-    return np.rint(_sample(grey, *_around(uv, TILE))).astype(np.uint8)
+    return np.rint(_sample(grey.astype(np.float32), *_around(uv, TILE))).astype(np.uint8)
 
 
 def roundness(tiles: np.ndarray) -> np.ndarray:
@@ -40,8 +40,9 @@ def align(grey: np.ndarray, tiles: np.ndarray, A: np.ndarray, uv: np.ndarray) ->
     grey: (h, w) uint8. tiles: (N, TILE, TILE) of another image. A: (N, 2, 2) from offsets in that one to offsets in
     this one, NaN unknown. uv: (N, 2) where to begin; what is further than ``SIDE`` away is not found.
     """
+    floating = grey.astype(np.float32)
     parts = [
-        _align(grey, *(one[start : start + CHUNK] for one in (tiles, A, uv))) for start in range(0, len(uv), CHUNK)
+        _align(floating, *(one[start : start + CHUNK] for one in (tiles, A, uv))) for start in range(0, len(uv), CHUNK)
     ]
     if not parts:
         return uv, np.zeros(0)
@@ -83,7 +84,7 @@ def _warped(tiles: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     usable &= ((at >= 0) & (at <= TILE - 1)).all((1, 2, 3))
     at = np.clip(at, 0, TILE - 1)
     at[..., 1] += TILE * np.arange(len(tiles))[:, None, None]  # the tiles lie one below the other
-    return _sample(tiles.reshape(-1, TILE), at[..., 0], at[..., 1]), usable
+    return _sample(tiles.reshape(-1, TILE).astype(np.float32), at[..., 0], at[..., 1]), usable
 
 
 def _centred(patch: np.ndarray) -> np.ndarray:
@@ -100,9 +101,9 @@ def _around(uv: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sample(picture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """float32 of the shape (N, h, w) of u and v, between pixels; the rim goes on outside."""
+    """float32 of the shape (N, h, w) of u and v, between pixels of a float32 picture; the rim goes on outside."""
     if not u.size:
         return np.zeros(u.shape, np.float32)
     maps = [np.ascontiguousarray(one.reshape(len(u), -1), np.float32) for one in (u, v)]
     rim = cv2.BORDER_REPLICATE
-    return cv2.remap(picture.astype(np.float32), maps[0], maps[1], cv2.INTER_LINEAR, borderMode=rim).reshape(u.shape)
+    return cv2.remap(picture, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=rim).reshape(u.shape)

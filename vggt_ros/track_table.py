@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from vggt_ros import camera, patches
-from vggt_ros.odometry.klt import REFERENCE, working_size
+from vggt_ros.odometry.klt import REFERENCE, working_image, working_size
 from vggt_ros.types import Frame
 
 TOLD = 400.0  # information about log z that a window brings: 5 %
@@ -23,10 +23,7 @@ class View:
 
     def __init__(self, frame: Frame, K: np.ndarray | None, T: np.ndarray | None) -> None:
         self.map = working_size(frame.size)
-        grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        if self.map.size != frame.size:
-            grey = np.asarray(cv2.resize(grey, self.map.size, interpolation=cv2.INTER_AREA))
-        self.grey, self.index = grey, frame.index
+        self.grey, self.index = working_image(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), self.map), frame.index
         self.T = None if K is None else T
         self.K = np.eye(3) if K is None else self.map.K_to_network(K)
         self.unit = max(self.map.size) / REFERENCE
@@ -71,7 +68,8 @@ class Table:
 
     def keep(self, rows: np.ndarray) -> None:
         """Only these rows, (N,) bool."""
-        self._columns = {name: values[rows] for name, values in self._columns.items()}
+        if not rows.all():
+            self._columns = {name: values[rows] for name, values in self._columns.items()}
 
     def add(self, count: int, **values: np.ndarray | float) -> None:
         """More rows; what is not given is 0."""
@@ -88,7 +86,7 @@ class Table:
     @property
     def placed(self) -> np.ndarray:
         """(N,) whether a window has said where the point is."""
-        return self['information'] >= TOLD
+        return (self['information'] >= TOLD) & np.isfinite(self['z'])
 
     def points(self) -> np.ndarray:
         """(N, 3) in the map, NaN unknown."""

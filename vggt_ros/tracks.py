@@ -254,9 +254,11 @@ class Tracker:
             width, height = view.map.size
             spread = self.config.spread * np.sqrt(width * height / self.config.max_tracks)
             free = free[cKDTree(here).query(at[free])[0] > spread]
-        free = free[patches.roundness(patches.cut(view.grey, at[free])) > self.config.roundness]
-        free = free[np.argsort(corners.id[free], kind='stable')]
-        chosen = free[self._room(view, at[free], table['here'] & ~table['public'])]
+        tiles = patches.cut(view.grey, at[free])  # the corners' ids ascend, so the oldest come first
+        round_ = patches.roundness(tiles) > self.config.roundness
+        free, tiles = free[round_], tiles[round_]
+        room = self._room(view, at[free], table['here'] & ~table['public'])
+        chosen, tiles = free[room], tiles[room]
         z = self._guess(view, at[chosen])
         table.add(
             len(chosen),
@@ -267,7 +269,7 @@ class Tracker:
             visibility=1.0,
             confidence=self.config.alike,
             anchor=view.index,
-            tile=patches.cut(view.grey, at[chosen]),
+            tile=tiles,
             T=np.nan if view.T is None else view.T,
             ray=np.nan if view.T is None else camera.rays(at[chosen], view.K),
             z=z,
@@ -287,11 +289,11 @@ class Tracker:
     def _room(self, view: View, uv: np.ndarray, taken: np.ndarray) -> np.ndarray:
         """Which of the pixels (N, 2), the first ones first, find room in their cells beside the rows taken (bool)."""
         cells, most = GRID[0] * GRID[1], self.config.max_tracks
-        cell = _cell(uv, view.map.size)
+        cell = grid_cell(uv, view.map.size)
         order = np.argsort(cell, kind='stable')
         rank = np.empty(len(cell), int)
         rank[order] = np.arange(len(cell)) - np.searchsorted(cell[order], cell[order])
-        full = np.bincount(_cell(self._table['uv'][taken], view.map.size), minlength=cells)
+        full = np.bincount(grid_cell(self._table['uv'][taken], view.map.size), minlength=cells)
         return np.flatnonzero(rank < -(-most // cells) - full[cell])[: max(most - int(taken.sum()), 0)]
 
     def _renew(self, view: View) -> None:
@@ -449,7 +451,8 @@ class Tracker:
         return '' if finite.all() else 'some tracks of the network are not finite: they are left out'
 
 
-def _cell(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N,) number of the grid cell of each pixel (N, 2)."""
+def grid_cell(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N,) number of the cell of ``GRID`` of each pixel (N, 2), row by row."""
+    # Pixel i covers [i - 0.5, i + 0.5).
     column, row = np.clip((uv + 0.5) * np.array(GRID) / np.array(size), 0, np.array(GRID) - 1).astype(int).T
     return row * GRID[0] + column

@@ -16,10 +16,10 @@ from scipy.spatial import cKDTree
 from vggt_ros.camera import invert, project, rays, transform
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.synthetic.tracks import follow
+from vggt_ros.tracks import GRID, grid_cell
 from vggt_ros.types import Tracks
 
 TOLERANCE = 3 / 224  # of the image's width
-GRID = (8, 6)  # cells of the image, columns and rows
 STAYS = 3  # images in a row on another id's point that make a switch
 
 Follow = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -202,9 +202,8 @@ def occupancy(pairs: Published) -> np.ndarray:
     """GRID as (rows, columns): in which share of the images each cell held a track, from the first that had any on."""
     images = pairs.images[pairs.images >= pairs.image.min()] if len(pairs.image) else pairs.images[:0]
     held = np.zeros((len(images), GRID[1], GRID[0]), bool)
-    # Pixel i covers [i - 0.5, i + 0.5).
-    cell = ((pairs.uv + 0.5) / np.array(pairs.size) * GRID).astype(int).clip(0, np.array(GRID) - 1)
-    held[np.searchsorted(images, pairs.image), cell[:, 1], cell[:, 0]] = True
+    row, column = np.divmod(grid_cell(pairs.uv, pairs.size), GRID[0])
+    held[np.searchsorted(images, pairs.image), row, column] = True
     return held.mean(0) if len(images) else np.zeros((GRID[1], GRID[0]))
 
 

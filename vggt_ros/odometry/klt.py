@@ -145,7 +145,7 @@ class KltTracker:
             self._end_all()
         pixel_map = working_size(frame.size)
         full = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        grey = full if pixel_map.size == frame.size else cv2.resize(full, pixel_map.size, interpolation=cv2.INTER_AREA)
+        grey = working_image(full, pixel_map)
         allowed = None if frame.valid is None else self._allowed(frame.valid, pixel_map)
         image = _Image(grey, cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
         unit = max(pixel_map.size) / REFERENCE
@@ -267,6 +267,13 @@ def working_size(source: tuple[int, int]) -> PixelMap:
     ratio = min(1.0, REFERENCE / max(source))
     size = (max(1, round(source[0] * ratio)), max(1, round(source[1] * ratio)))
     return PixelMap(source, size, (0, 0), size)
+
+
+def working_image(full: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """(h, w) uint8 of the tracked size, of the grey source image (H, W)."""
+    if pixel_map.size == pixel_map.source:
+        return full
+    return np.asarray(cv2.resize(full, pixel_map.size, interpolation=cv2.INTER_AREA))
 
 
 def noise_level(grey: np.ndarray) -> float:

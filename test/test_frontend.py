@@ -292,3 +292,21 @@ def test_without_calibration_the_solved_frames_focal_length_serves(scenario):
         if frame.index == 2:
             assert front.solved(solution(scenario, 2))
     assert difference(sight.located.T_map_camera, scenario.T_world_camera[4])[0] < 0.015
+
+
+def test_the_cameras_intrinsics_come_before_those_of_the_newest_solved_frame(scenario):
+    front, frame = FrontEnd(), scenario.frames[3]
+    unknown = replace(frame, K=None)
+    assert front.intrinsics(unknown) is None
+    for one in scenario.frames[:3]:
+        front.look(one)
+    solved = solution(scenario, 2)
+    solved = replace(solved, K=solved.K * [[1.1, 1, 1], [1, 1.1, 1], [1, 1, 1]])
+    front.solved(solved)
+    np.testing.assert_array_equal(front.intrinsics(frame), frame.K)
+    np.testing.assert_allclose(front.intrinsics(unknown), solved.map.K_to_source(solved.K))
+    assert front.intrinsics(replace(unknown, image=unknown.image[::2, ::2])) is None  # of another camera
+    front.lose()
+    assert front.intrinsics(unknown) is not None
+    front.reset()
+    assert front.intrinsics(unknown) is None

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -51,7 +52,7 @@ def some_tracks(ids, uv, *, stamp=5 * TENTH, epoch=3, age=10, K=K, size=(120, 80
     xyz = np.arange(3.0 * count).reshape(-1, 3) if xyz is None else np.asarray(xyz, np.float64)
     visibility, confidence = np.linspace(0.5, 1, count), np.linspace(0.1, 0.9, count)
     ages = np.full(count, age, np.uint32)
-    return Tracks(frame, epoch, Scale.METRIC, ids, uv, visibility, confidence, ages, xyz, xyz + 100)
+    return Tracks(frame, epoch, Scale.METRIC, ids, uv, visibility, confidence, ages, xyz, xyz + 100, K)
 
 
 def seen(tracks: Tracks) -> TrackedPoints:
@@ -366,8 +367,8 @@ def test_vins_needs_intrinsics_and_takes_the_cameras_before_predicted_ones():
     with Bench(track_adapters=['vins']) as bench:
         box = bench.listen(PointCloud, '/vggt/tracks/vins')
         bench.outputs.publish(some_tracks([1], [(60, 50)], K=None, stamp=1))
-        bench.outputs.publish(some_tracks([1], [(60, 50)], K=None, stamp=2), predicted)
-        bench.outputs.publish(some_tracks([1], [(60, 50)], stamp=3), predicted)
+        bench.outputs.publish(replace(some_tracks([1], [(60, 50)], K=None, stamp=2), K=predicted))
+        bench.outputs.publish(some_tracks([1], [(60, 50)], stamp=3))
         assert wait_until(lambda: len(box) == 2)
     assert stamps(box) == [2, 3]
     xy = [(m.points[0].x, m.points[0].y) for m in box]

@@ -83,7 +83,6 @@ class Pipeline:
         self.window_seconds = 0.0
         self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
-        self._K: np.ndarray | None = None  # of the newest solved frame, source pixels
         self._processed = 0  # stamp of the newest frame that was given to ``process``
 
     def reset(self) -> None:
@@ -103,7 +102,6 @@ class Pipeline:
         self._forget()
 
     def _forget(self) -> None:
-        self._K = None
         self._waiting.clear()
         for source in self.sources:
             source.clear()
@@ -117,7 +115,7 @@ class Pipeline:
         corners = self.front.corners(frame.index) if track else None
         if corners is None:
             return sight
-        K = frame.K if frame.K is not None else self._K
+        K = self.front.intrinsics(frame)
         return replace(sight, tracks=self.tracker.look(frame, corners, sight.located, K))
 
     def due(self, sight: Sight) -> bool:
@@ -164,7 +162,6 @@ class Pipeline:
         if gravity is not None and gravity.source is not GravitySource.ASSUMED_LEVEL:
             world.level(gravity, world.estimates[-1])
         estimates = world.estimates
-        self._K = estimates[-1].map.K_to_source(estimates[-1].K)
         placed = world.placed
         points = NO_POINTS if placed is None else placed.refined.points
         said = self.tracker.solved(estimates, points, prediction, asked, world.corrections)

@@ -122,7 +122,7 @@ class Tracker:
             self._publish(view)
             self._part(view)
             self._forget()
-            return self._tracks(frame, view)
+            return self._tracks(frame, view, K)
 
     def _follow(self, corners: Corners, at: np.ndarray) -> np.ndarray:
         """Where the corners went, the tracks go, for a beginning. Returns which, (N,) bool, the last image had."""
@@ -329,7 +329,7 @@ class Tracker:
         keep[absent[np.argsort(table['seen'][absent], kind='stable')[:excess]]] = False
         table.keep(keep)
 
-    def _tracks(self, frame: Frame, view: View) -> Tracks:
+    def _tracks(self, frame: Frame, view: View, K: np.ndarray | None) -> Tracks:
         table = self._table
         here = table['here']
         table['age'][here] += 1
@@ -343,7 +343,7 @@ class Tracker:
         self._recent[frame.index] = now['id'], uv
         while len(self._recent) > HISTORY:
             self._recent.popitem(last=False)
-        return Tracks(frame=frame, epoch=self.epoch, scale=self._scale, uv=uv, xyz=local, xyz_map=point, **now)
+        return Tracks(frame=frame, epoch=self.epoch, scale=self._scale, uv=uv, xyz=local, xyz_map=point, K=K, **now)
 
     # Around a window ---------------------------------------------------------------------------------------------
 

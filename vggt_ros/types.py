@@ -147,7 +147,8 @@ class Tracks:
 
     id: uint64, the same physical point until it dies, never reused within an epoch. uv: (N, 2) source pixels.
     visibility, confidence: (N,) in [0, 1]. age: (N,) uint32 images. xyz: (N, 3) in the frame's optical axes, xyz_map:
-    (N, 3) in the map; map units, as ``scale`` says what they mean, NaN unknown.
+    (N, 3) in the map; map units, as ``scale`` says what they mean, NaN unknown. K: (3, 3) in source pixels, None
+    unknown.
     """
 
     frame: Frame
@@ -160,6 +161,7 @@ class Tracks:
     age: np.ndarray
     xyz: np.ndarray
     xyz_map: np.ndarray
+    K: np.ndarray | None = None
 
 
 class WindowTooLargeError(RuntimeError):

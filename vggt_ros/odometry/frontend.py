@@ -67,6 +67,7 @@ class FrontEnd:
 
     def _clear(self) -> None:
         self._estimate: Estimate | None = None
+        self._K: tuple[tuple[int, int], np.ndarray] | None = None  # of the newest solved frame: its size, source pixels
         self._renewed = False  # whether the reference is another one than at the last image
         self._before: Corners | None = None
         self._T_reference_before: np.ndarray | None = None
@@ -85,6 +86,11 @@ class FrontEnd:
         """What was tracked in an image, None when it is unknown or too long ago."""
         with self._lock:
             return self._klt.at(index)
+
+    def intrinsics(self, frame: Frame) -> np.ndarray | None:
+        """(3, 3) of the source image: the frame's own, or of the newest solved frame, None while there is neither."""
+        with self._lock:
+            return self._known_K(frame)
 
     def seen(self, index: int) -> Seen | None:
         """What is remembered of an image, None when it is unknown or too long ago."""
@@ -111,6 +117,7 @@ class FrontEnd:
     def solved(self, estimate: Estimate, scale_sigma: float = 0.01) -> bool:
         """The newest solved frame: poses hang on it from now on. False when its corners are forgotten already."""
         with self._lock:
+            self._K = estimate.map.source, estimate.map.K_to_source(estimate.K)
             corners = self._klt.at(estimate.frame.index)
             later = self._klt.since(estimate.frame.index)
             if corners is None or self._pnp.carry(corners, estimate, scale_sigma, later) < ENOUGH:
@@ -201,11 +208,14 @@ class FrontEnd:
             return self._last.T_odom_camera  # the map moved, and nobody knows by how much the camera did
         return self._last.T_odom_camera @ invert(self._last.T_map_camera) @ T_map_camera
 
-    def _intrinsics(self, frame: Frame) -> np.ndarray:
+    def _known_K(self, frame: Frame) -> np.ndarray | None:
         if frame.K is not None:
             return frame.K
-        if self._estimate is not None and self._estimate.map.source == frame.size:
-            return self._estimate.map.K_to_source(self._estimate.K)
+        return self._K[1] if self._K is not None and self._K[0] == frame.size else None
+
+    def _intrinsics(self, frame: Frame) -> np.ndarray:
+        if (K := self._known_K(frame)) is not None:
+            return K
         width, height = frame.size
         focal = width / 2 / np.tan(_FIELD_OF_VIEW / 2)
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -58,7 +57,6 @@ class VGGTNode(LifecycleNode):
         self._solution = Solution()
         self._located: Located | None = None
         self._latest: Frame | None = None
-        self._K: np.ndarray | None = None  # of the newest solved image, source pixels
         self._last_status: tuple = ()
         self._service_group = MutuallyExclusiveCallbackGroup()
         self._guard = self.create_guard_condition(self._publish_results)
@@ -168,7 +166,7 @@ class VGGTNode(LifecycleNode):
             return
         self._configured = False
         self._parts.close()
-        self._latest = self._located = self._K = None
+        self._latest = self._located = None
         self._solution = Solution()
         del self._pipeline
 
@@ -188,7 +186,7 @@ class VGGTNode(LifecycleNode):
         """The camera's pose at camera rate; where every image is solved, the solutions have the better one."""
         self._latest = sight.frame
         if sight.tracks is not None:
-            self._outputs.tracks.publish(sight.tracks, self._K)
+            self._outputs.tracks.publish(sight.tracks)
         if self._every_frame:
             return
         if sight.located is None:
@@ -210,7 +208,6 @@ class VGGTNode(LifecycleNode):
                 self._publish_pose(estimate)
             self._outputs.publish_path(estimate, path_length)
             self._outputs.publish_view(estimate)
-            self._K = estimate.map.K_to_source(estimate.K)
         if not self._every_frame:
             for located in solution.located:
                 self._publish_pose(located)

@@ -28,7 +28,7 @@ def some_tracks(count: int) -> Tracks:
     frame = Frame(1, 40_000_000, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K, 'camera')
     uv, xyz = rng.uniform(0, SIZE, (count, 2)), rng.uniform(-5, 5, (count, 3))
     score, age = rng.uniform(0, 1, count), rng.integers(1, 100, count).astype(np.uint32)
-    return Tracks(frame, 0, Scale.METRIC, np.arange(count, dtype=np.uint64), uv, score, score, age, xyz, xyz)
+    return Tracks(frame, 0, Scale.METRIC, np.arange(count, dtype=np.uint64), uv, score, score, age, xyz, xyz, frame.K)
 
 
 def from_lists(tracks: Tracks, head: Header) -> TrackArray:
@@ -48,7 +48,7 @@ def from_lists(tracks: Tracks, head: Header) -> TrackArray:
 def measure(count: int, runs: int) -> dict[str, list[tuple[float, float]]]:
     """Seconds to fill and to serialise each message of ``count`` tracks, the messages in turns."""
     tracks = some_tracks(count)
-    K, before = tracks.frame.K, TrackedPoints(0, tracks.id, tracks.uv + 1, tracks.age)
+    K, before = tracks.K, TrackedPoints(0, tracks.id, tracks.uv + 1, tracks.age)
     assert K is not None
     head = header(tracks, tracks.frame.frame_id)
     ways: dict[str, Callable[[], Any]] = {

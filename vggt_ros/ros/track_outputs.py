@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image, PointCloud, PointCloud2
@@ -67,11 +66,8 @@ class TrackOutputs:
         """Forget where tracks were before; :meth:`publish` does so for a new epoch or image size."""
         self._recent.clear()
 
-    def publish(self, tracks: Tracks, K: np.ndarray | None = None) -> None:
-        """One image's tracks, in the order of the images, also when there are none.
-
-        K: (3, 3) in source pixels, used where the frame has none of its own.
-        """
+    def publish(self, tracks: Tracks) -> None:
+        """One image's tracks, in the order of the images, also when there are none."""
         kind = (tracks.epoch, tracks.frame.size)
         if kind != self._kind:
             self._kind = kind
@@ -82,16 +78,15 @@ class TrackOutputs:
         for publisher, fill in self._topics:
             if wanted(publisher):
                 publisher.publish(fill(tracks, head))
-        intrinsics = K if tracks.frame.K is None else tracks.frame.K
         for publisher, fill_features in self._features:
             if not wanted(publisher):
                 continue
-            if intrinsics is None:
+            if tracks.K is None:
                 self._node.get_logger().warning(
                     f'{publisher.topic_name} waits for intrinsics: the camera is not calibrated', once=True
                 )
                 continue
-            publisher.publish(fill_features(tracks, head, intrinsics, before))
+            publisher.publish(fill_features(tracks, head, tracks.K, before))
 
     def _to_image(self, tracks: Tracks, head: Header) -> Image:
         caption = f'{len(tracks.id)} tracks, epoch {tracks.epoch}'

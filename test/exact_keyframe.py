@@ -3,7 +3,7 @@
 import numpy as np
 
 from exact import depth_of
-from vggt_ros.odometry.anchors import Keyframe
+from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.types import Frame
 
 SIZE = (84, 63)

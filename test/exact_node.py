@@ -3,8 +3,8 @@
 import sys
 
 from exact import ExactPredictor
+from vggt_ros.files.opening import open_sequence
 from vggt_ros.ros import node
-from vggt_ros.sequence import open_sequence
 
 truth = open_sequence(sys.argv[1]).trajectory
 poses = dict(zip(truth.stamps.tolist(), truth.T_world_camera, strict=True))

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from exact import SIZE, K, depth_of, look, walk
 from vggt_ros import camera
 from vggt_ros.camera import PixelMap
-from vggt_ros.odometry.metric import Solved
+from vggt_ros.odometry.scale.sources import Solved
 from vggt_ros.types import Estimate, Frame, Scale, State
 
 UNIT = 0.4  # metres per map unit

@@ -13,7 +13,7 @@ from exact_robot import T_BASE_CAMERA, T_MAP_ODOM, base_at, located, pose, wheel
 from harness import stamp_of, wait_until
 from vggt_ros.camera import invert
 from vggt_ros.ros.messages import ns_to_time, to_transform
-from vggt_ros.ros.transforms import Transforms
+from vggt_ros.ros.tf.transforms import Transforms
 from vggt_ros.types import Frame
 
 SETTINGS = {'map_frame': 'map', 'odom_frame': 'odom', 'base_frame': 'base_link', 'transform_wait': 0.5}

@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from vggt_ros.odometry.alignment import AlignmentError, Similarity
 from vggt_ros.odometry.config import Hints, OdometryConfig
-from vggt_ros.odometry.focal import FocalCheck
-from vggt_ros.odometry.frontend import FrontEnd, Sight
+from vggt_ros.odometry.front.frontend import FrontEnd, Sight
 from vggt_ros.odometry.gravity import Gravity, GravitySource
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.metric import MetricSource, Solved
-from vggt_ros.odometry.refine import NO_POINTS
-from vggt_ros.odometry.window import PredictionError, Window
+from vggt_ros.odometry.scale.sources import MetricSource, Solved
+from vggt_ros.odometry.windows.adjustment import NO_POINTS
+from vggt_ros.odometry.windows.alignment import AlignmentError
+from vggt_ros.odometry.windows.focal import FocalCheck
+from vggt_ros.odometry.windows.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
-from vggt_ros.tracks import Tracker, TrackerConfig
+from vggt_ros.similarity import Similarity
+from vggt_ros.tracks.config import TrackerConfig
+from vggt_ros.tracks.tracker import Tracker
 from vggt_ros.types import (
     Estimate,
     Frame,

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vggt_ros.accuracy import similarity
 from vggt_ros.camera import transform, unproject
-from vggt_ros.odometry.alignment import Similarity
-from vggt_ros.odometry.robust import weighted_median
+from vggt_ros.odometry.windows.robust import weighted_median
+from vggt_ros.similarity import Similarity, umeyama
 from vggt_ros.types import Frame, Predictor, WindowPrediction
 
 _STRIDE = 8  # pixels
@@ -41,7 +40,7 @@ Estimator = Callable[[Shared], Similarity]
 
 def camera_centres(shared: Shared) -> Similarity:
     """Least squares on the camera centres (Umeyama 1991), as vggt-slam-ros2 does."""
-    return Similarity(*similarity(shared.T_window[:, :3, 3], shared.T_map[:, :3, 3]))
+    return umeyama(shared.T_window[:, :3, 3], shared.T_map[:, :3, 3])
 
 
 def points_least_squares(shared: Shared) -> Similarity:
@@ -82,7 +81,7 @@ def chain(predictor: Predictor, frames: list[Frame], window: int, stride: int, e
     """T_map_camera (N, 4, 4) of all frames, the first window being the map: windows of consecutive frames."""
     poses: dict[int, np.ndarray] = {}
     before: WindowPrediction | None = None
-    placed = Similarity(1.0, np.eye(3), np.zeros(3))
+    placed = Similarity.identity()
     for end in range(window, len(frames) + stride, stride):
         taken = frames[max(0, min(end, len(frames)) - window) : end]
         prediction = predictor.predict(taken)

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.accuracy import similarity
 from vggt_ros.camera import invert
 from vggt_ros.evaluation import runs
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.frontend import Sight
+from vggt_ros.odometry.front.frontend import Sight
 from vggt_ros.pipeline import Pipeline, Solution
+from vggt_ros.similarity import umeyama
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Estimate, Frame, Located, Predictor, State
@@ -161,8 +161,7 @@ def _squares(ours: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Squared errors (N,) of positions after the best similarity; a path may be straight."""
     if np.ptp(ours, axis=0).max() == 0:
         return ((true - true.mean(0)) ** 2).sum(1)
-    scale, R, t = similarity(ours, true)
-    return ((scale * ours @ R.T + t - true) ** 2).sum(1)
+    return ((umeyama(ours, true).transform(ours) - true) ** 2).sum(1)
 
 
 def _step_errors(T: np.ndarray, T_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

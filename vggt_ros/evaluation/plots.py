@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vggt_ros.accuracy import similarity
-from vggt_ros.track_picture import TrackedPoints, draw_tracks
+from vggt_ros.similarity import umeyama
+from vggt_ros.tracks.picture import TrackedPoints, draw_tracks
 from vggt_ros.types import Tracks
 
 CLIP_BYTES = 2_000_000  # a clip is no larger
@@ -41,8 +41,7 @@ def draw_loop(
         true = T_true[:, :3, 3]
         above.plot(*true[:, :2].T, color='black', linewidth=4, alpha=0.25, label='truth')
         for T, colour in reversed(list(zip(paths.values(), _COLOURS, strict=False))):
-            scale, R, t = similarity(T[:, :3, 3], true)
-            aligned = scale * T[:, :3, 3] @ R.T + t
+            aligned = umeyama(T[:, :3, 3], true).transform(T[:, :3, 3])
             above.plot(*aligned[:, :2].T, color=colour, linewidth=1)
         above.set(xlabel='x [m]', ylabel='y [m]', aspect='equal', title='one run from above, best similarity')
         above.legend(frameon=False, loc='center')
@@ -62,11 +61,11 @@ def draw_walk(T_true: np.ndarray, positions: np.ndarray, path: Path) -> None:
     with _drawing(path, (6, 4)) as figure:
         axes = figure.subplots()
         true, known = T_true[:, :3, 3], np.isfinite(positions[:, 0])
-        scale, R, t = similarity(positions[known], true[known])
+        aligned = umeyama(positions[known], true[known]).transform(positions)
         first, second = np.sort(np.argsort(np.ptp(true, axis=0))[1:])
         for points, colour, width, name in (
             (true, 'black', 4, 'truth'),
-            (scale * positions @ R.T + t, _COLOURS[0], 1, 'published'),
+            (aligned, _COLOURS[0], 1, 'published'),
         ):
             alpha = 0.25 if name == 'truth' else 1.0
             axes.plot(points[:, first], points[:, second], color=colour, linewidth=width, alpha=alpha, label=name)

@@ -20,7 +20,7 @@ class Settings:
     """How much is measured.
 
     seeds: runs of a row, from ``first_seed`` on. frames: images of the long run. data: a folder of real pictures with
-    true poses and depth (see vggt_ros/sequence.py), or None. progress: wraps what is iterated over (tqdm).
+    true poses and depth (see vggt_ros/files/sequence.py), or None. progress: wraps what is iterated over (tqdm).
     """
 
     seeds: int = 20

@@ -12,8 +12,8 @@ from scipy.stats import chi2
 
 from vggt_ros.evaluation import baselines, plots, runs, scenarios
 from vggt_ros.evaluation.report import Findings, Row, Settings, at_most, median
-from vggt_ros.odometry.alignment import Similarity
 from vggt_ros.odometry.klt import Corners
+from vggt_ros.similarity import Similarity
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Scale, WindowPrediction
 

@@ -16,8 +16,8 @@ from vggt_ros.evaluation import live, plots, scenarios
 from vggt_ros.evaluation.report import Findings, Row, Settings, at_most
 from vggt_ros.evaluation.runs import LONGEST
 from vggt_ros.evaluation.scenarios import PERIOD, Scenario
-from vggt_ros.odometry.alignment import Anchor, align
 from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.windows.alignment import Anchor, align
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Frame, Predictor, WindowPrediction

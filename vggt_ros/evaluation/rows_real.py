@@ -7,30 +7,31 @@ from pathlib import Path
 
 import numpy as np
 
-from vggt_ros import sequence as sequences
 from vggt_ros import weights
-from vggt_ros.accuracy import depth_error
 from vggt_ros.camera import pixel_grid
 from vggt_ros.evaluation import hazards, live, plots
+from vggt_ros.evaluation.accuracy import depth_error
 from vggt_ros.evaluation.live import Live
 from vggt_ros.evaluation.report import Findings, Row, Settings, median
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.evaluation.walks import unseen
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.sequence import RawImage, SequenceError
 from vggt_ros.inference import NetworkPredictor
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame
 
 
 def recorded_walk(folder: Path) -> Scenario:
-    """Pictures with their truth from a folder, see :class:`vggt_ros.sequence.FolderSequence`. Raises SequenceError."""
-    sequence = sequences.open_sequence(folder)
+    """Pictures with their truth from a folder, as :class:`FolderSequence` reads it. Raises SequenceError."""
+    sequence = open_sequence(folder)
     frames, truths, poses = [], [], []
     for number, item in enumerate(sequence):
         K = None if item.calibration is None else item.calibration.K
         depth = sequence.read_depth(item.index)
         T = None if sequence.trajectory is None else sequence.trajectory.pose(item.stamp)
-        if K is None or depth is None or T is None or not isinstance(item.image, sequences.RawImage):
-            raise sequences.SequenceError(f'{folder}: {item.name} has no intrinsics, no pose or no depth')
+        if K is None or depth is None or T is None or not isinstance(item.image, RawImage):
+            raise SequenceError(f'{folder}: {item.name} has no intrinsics, no pose or no depth')
         image = item.image.data.reshape(item.image.height, item.image.width, 3)
         frames.append(Frame(number, item.stamp, image, K, item.frame_id))
         truths.append(FrameTruth(T, K, depth))

@@ -18,7 +18,7 @@ from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.klt import KltConfig, KltTracker
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
-from vggt_ros.tracks import TrackerConfig
+from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.types import Predictor, Scale, Tracks
 
 NOISE = replace(hazards.ROUGH, track_pixel=0.5, track_outliers=0.1, track_visibility=1.0, track_rigid=True)

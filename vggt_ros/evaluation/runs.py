@@ -14,8 +14,8 @@ from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.klt import Corners, KltTracker
 from vggt_ros.odometry.odometry import Odometry
-from vggt_ros.odometry.scale import NoMeasurement, ScaleMeasurement
-from vggt_ros.odometry.sources import depth_scale
+from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleMeasurement
+from vggt_ros.odometry.scale.measurements import depth_scale
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Estimate, WindowPrediction

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from vggt_ros.camera import invert, project, rays, transform
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.synthetic.tracks import follow
-from vggt_ros.tracks import GRID, grid_cell
+from vggt_ros.tracks.tracker import GRID, grid_cell
 from vggt_ros.types import Tracks
 
 TOLERANCE = 3 / 224  # of the image's width

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from vggt_ros.odometry.quality import Gates
 from vggt_ros.types import Accuracy
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Bounds of a good window.
+
+    translation: scatter of the anchors' translations as a share of the median depth. rotation: of their rotations, rad.
+    scale: standard deviation of the log of the scale. inliers: least share of pixels whose depth agrees within 5 %.
+    turn: rad between the newest rotation and the one that tracked corners tell. One gate failed: DEGRADED; ``rejected``
+    or more, or translation and rotation by ``GROSS``: REJECT. anchors: fewer that can be compared: REJECT. linked:
+    least share of common surface that ties a new frame to one that is placed already.
+    """
+
+    translation: float = 0.03
+    rotation: float = float(np.radians(1.5))
+    scale: float = 0.03
+    inliers: float = 0.5
+    turn: float = float(np.radians(2.0))
+    rejected: int = 3
+    anchors: int = 2
+    linked: float = 0.15
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> Gates:
+        """The bounds above, as they stand to the accuracy of VGGT-1B, for a network of another accuracy."""
+        usual, gates = Accuracy(), cls()
+        rotation = max(1.0, accuracy.rotation / usual.rotation)
+        depth = max(1.0, accuracy.depth / usual.depth)
+        return replace(
+            gates,
+            translation=gates.translation * max(1.0, accuracy.translation / usual.translation),
+            rotation=gates.rotation * rotation,
+            scale=gates.scale * depth,
+            inliers=gates.inliers / depth,
+            linked=gates.linked / depth,
+            turn=gates.turn * rotation,
+        )
 
 
 @dataclass(frozen=True)
@@ -16,7 +52,7 @@ class OdometryConfig:
     """How windows are made and keyframes are kept.
 
     window: most frames the network sees at once. anchor_depths: how many anchors have their depth predicted anew.
-    keyframe_distance: a frame becomes a keyframe when its pose distance (see anchors.py) from every keyframe that it
+    keyframe_distance: a frame becomes a keyframe when its pose distance (see keyframe.py) from every keyframe that it
     could be confused with exceeds this. keyframes: how many are kept. initial_frames: frames needed to begin.
     min_confidence: depth below this weight is not published and not used. refine: whether tracked corners refine the
     network's poses. accuracy: of the network, to which everything else stands.

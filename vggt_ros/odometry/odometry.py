@@ -15,12 +15,19 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
-from vggt_ros.odometry.alignment import Alignment, AlignmentError, Similarity
-from vggt_ros.odometry.anchors import Keyframe, choose, pose_distance
 from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
-from vggt_ros.odometry.covariance import PoseNoise, velocity
 from vggt_ros.odometry.gravity import Gravity, GravityEstimate, assumed_level
-from vggt_ros.odometry.placing import (
+from vggt_ros.odometry.keyframe import (
+    Keyframe,
+)
+from vggt_ros.odometry.keyframe_map import KeyframeMap
+from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleFilter, ScaleMeasurement
+from vggt_ros.odometry.windows.alignment import (
+    Alignment,
+    AlignmentError,
+)
+from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
+from vggt_ros.odometry.windows.placing import (
     AGREED,
     CornersOf,
     Placed,
@@ -29,15 +36,15 @@ from vggt_ros.odometry.placing import (
     in_metres,
     place,
 )
-from vggt_ros.odometry.quality import Quality, assess, linked
-from vggt_ros.odometry.scale import NoMeasurement, ScaleFilter, ScaleMeasurement
-from vggt_ros.odometry.window import PredictionError, Window, check
+from vggt_ros.odometry.windows.planning import plan
+from vggt_ros.odometry.windows.quality import Quality, assess, linked
+from vggt_ros.odometry.windows.window import PredictionError, Window, check
+from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
 
 LOST_AFTER = 2  # rejected windows in a row
 FRAME_SCALE = 0.015  # standard deviation of the log scale of one frame's depth within its window
 TIED = 25  # corners that two frames must both see to hang together, whatever their depth says
-NEWEST = 10  # keyframes that are not forgotten, whatever they look like
 
 
 class Odometry:
@@ -57,8 +64,7 @@ class Odometry:
         self.state = State.INITIALIZING
         self.scale = Scale.UNKNOWN
         self.reasons: tuple[str, ...] = ()
-        self.keyframes: list[Keyframe] = []
-        self.latest: Keyframe | None = None
+        self._map = KeyframeMap(self.config.keyframe_distance, self.config.keyframes)
         self.placed: Placed | None = None
         self.added: list[Estimate] = []
         self.gravity = GravityEstimate(assumed_level())
@@ -69,6 +75,16 @@ class Odometry:
         self._noise = PoseNoise.of(self.config.accuracy)
         self._focal: np.ndarray | None = None
         self._rejected = 0
+
+    @property
+    def keyframes(self) -> Sequence[Keyframe]:
+        """The map, in the order of time."""
+        return self._map.keyframes
+
+    @property
+    def latest(self) -> Keyframe | None:
+        """The frame published last, None before the first."""
+        return self._map.latest
 
     def reset(self) -> None:
         """Forget everything and begin a new epoch."""
@@ -82,34 +98,8 @@ class Odometry:
     def plan(
         self, new: Sequence[Frame], guests: Sequence[Keyframe] = (), companions: Sequence[Frame] = ()
     ) -> Window | None:
-        """The window for these new frames, oldest first; None while there are too few frames to begin.
-
-        guests, companions: see :class:`Window`; they come along where there is room beside two anchors and a new frame.
-        """
-        if not new:
-            raise ValueError('a window needs at least one new frame')
-        least = self.config.gates.anchors if self.latest is not None else 0
-        spare = self.config.window - least - 1
-        companions = tuple(companions)[: max(0, spare)]
-        guests = tuple(guests)[: max(0, spare - len(companions))]
-        beside = len(guests) + len(companions)
-        # The oldest stay out where there would be nothing left to compare with.
-        new = tuple(new)[-(self.config.window - least - beside) :]
-        extra = (*(guest.frame for guest in guests), *companions)
-        anchors: list[Keyframe] = []
-        if self.latest is None:
-            if len(new) < min(self.config.initial_frames, self.config.window):
-                return None
-        else:
-            room = self.config.window - len(new) - beside
-            known = [one for one in self.keyframes if not any(one is guest for guest in guests)]
-            anchors = [self.latest, *choose(known, self.latest, room - 1)]
-        frames = (*(anchor.frame for anchor in anchors), *new, *extra)
-        # Keyframes hold the scale better than the frame published last, which hangs on them.
-        first = 1 if len(anchors) > 1 else 0
-        wanted = range(first, min(len(anchors), first + self.config.anchor_depths))
-        rest = range(len(anchors), len(frames) - len(companions))
-        return Window(frames, (*wanted, *rest), len(new), len(guests), len(companions))
+        """The window for these new frames, see :func:`planning.plan`; None while there are too few to begin."""
+        return plan(new, self.keyframes, self.latest, self.config, guests, companions)
 
     def update(
         self,
@@ -166,8 +156,7 @@ class Odometry:
     def move(self, moved: Similarity) -> None:
         """Every x in the map becomes ``moved`` x; odom stays."""
         self.log_scale += float(np.log(moved.scale))
-        for keyframe in {id(one): one for one in (*self.keyframes, self.latest) if one is not None}.values():
-            keyframe.move(moved)
+        self._map.move(moved)
 
     def level(self, measured: Gravity, estimate: Estimate | None = None) -> Similarity | None:
         """Which way is down in the first camera, before the first window; later in an estimate's camera.
@@ -191,11 +180,7 @@ class Odometry:
 
         Returns the correction of the newest, with which everything goes on.
         """
-        newest = corrections[self.keyframes[-1].frame.index]
-        if self.latest is not None and self.latest.frame.index not in corrections:
-            self.latest.move(newest)
-        for keyframe in self.keyframes:
-            keyframe.move(corrections[keyframe.frame.index])
+        newest = self._map.bend(corrections)
         self.log_scale += float(np.log(newest.scale))
         self.state = State.RELOCALIZED
         return newest
@@ -205,21 +190,14 @@ class Odometry:
 
         log_scale: of map units per window unit in the window that it came from.
         """
-        self.latest, self.log_scale = latest, log_scale
+        self._map.latest, self.log_scale = latest, log_scale
         self.placed, self.reasons, self._rejected = None, (), 0
         self.state = State.RELOCALIZED
 
     # Where the window lies ---------------------------------------------------------------------------------------
 
-    def _anchors(self, window: Window) -> list[Keyframe]:
-        """The anchors of a window, in slot order."""
-        if self.latest is None:
-            return []
-        known = {keyframe.frame.index: keyframe for keyframe in (*self.keyframes, self.latest)}
-        return [known[frame.index] for frame in window.frames[: window.anchors]]
-
     def _place(self, window: Window, prediction: WindowPrediction, corners: CornersOf, hints: Hints) -> Placed:
-        anchors = self._anchors(window)
+        anchors = self._map.anchors(window)
         alignment, quality = first_alignment(self.gravity.R_map_camera0), Quality.GOOD
         if anchors:
             scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
@@ -361,15 +339,5 @@ class Odometry:
             pose_weight=worth,
             drift=self.drift,
         )
-        self.latest = keyframe
-        far = not self.keyframes or pose_distance(self.keyframes[-1], keyframe) > self.config.keyframe_distance
-        if far and worthy:
-            self.keyframes.append(keyframe)
+        if self._map.remember(keyframe, worthy):
             self.added.append(estimate)
-        if len(self.keyframes) > self.config.keyframes:
-            del self.keyframes[self._redundant()]
-
-    def _redundant(self) -> int:
-        """The keyframe that looks most like the one before it: its place stays known by that neighbour."""
-        marks = np.stack([keyframe.descriptor for keyframe in self.keyframes[: max(2, len(self.keyframes) - NEWEST)]])
-        return 1 + int(np.argmax(np.sum(marks[1:] * marks[:-1], axis=1)))

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vggt_ros.odometry.alignment import AlignmentError, Similarity
-from vggt_ros.odometry.anchors import Keyframe, covisibility
-from vggt_ros.odometry.closing import Loops
 from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
-from vggt_ros.odometry.covariance import UNKNOWN
 from vggt_ros.odometry.gravity import Gravity
+from vggt_ros.odometry.keyframe import Keyframe, covisibility
+from vggt_ros.odometry.loops.closing import Loops
+from vggt_ros.odometry.loops.recognition import Recognition
+from vggt_ros.odometry.loops.verification import Decision, Evidence, Verdict
 from vggt_ros.odometry.odometry import Odometry
-from vggt_ros.odometry.placing import CornersOf, Placed
-from vggt_ros.odometry.posegraph import compose
-from vggt_ros.odometry.recognition import Recognition
-from vggt_ros.odometry.scale import NoMeasurement, ScaleFilter, ScaleMeasurement
-from vggt_ros.odometry.verification import Decision, Evidence, Verdict
-from vggt_ros.odometry.window import PredictionError, Window
+from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleFilter, ScaleMeasurement
+from vggt_ros.odometry.windows.alignment import AlignmentError
+from vggt_ros.odometry.windows.covariance import UNKNOWN
+from vggt_ros.odometry.windows.placing import CornersOf, Placed
+from vggt_ros.odometry.windows.window import PredictionError, Window
+from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
 
 GAIN = 2.0
@@ -193,9 +193,7 @@ class World:
     def _move(self, moved: Mapping[int, Similarity], newest: Similarity) -> None:
         """Keyframes have moved, and with them what the last window found."""
         before = self.corrections
-        self.corrections = {
-            index: compose(one, before[index]) if index in before else one for index, one in moved.items()
-        }
+        self.corrections = {index: one @ before[index] if index in before else one for index, one in moved.items()}
         self.estimates = [_moved(one, newest) for one in self.estimates]
         self.added = [_moved(one, newest) for one in self.added]
 

@@ -9,13 +9,13 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vggt_ros.odometry.frontend import Sight
+from vggt_ros.odometry.front.frontend import Sight
 from vggt_ros.pipeline import Pipeline, Solution
-from vggt_ros.ros.gravity import GravityInput
-from vggt_ros.ros.inputs import Inputs
-from vggt_ros.ros.intake import FrameMaker, Incoming, Intake
+from vggt_ros.ros.inputs.gravity import GravityInput
+from vggt_ros.ros.inputs.intake import FrameMaker, Incoming, Intake
+from vggt_ros.ros.inputs.scale import MetricInputs
+from vggt_ros.ros.inputs.subscriptions import Inputs
 from vggt_ros.ros.mailbox import Mailbox
-from vggt_ros.ros.metric import MetricInputs
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.worker import Aids, CameraThread, Looked, Results, Statistics, Worker
 

@@ -7,21 +7,18 @@ from typing import Any
 
 from vggt_ros import weights
 from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, set_threads
-from vggt_ros.mapping import MapConfig
+from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.network.checkpoint import CheckpointError
-from vggt_ros.odometry import posegraph
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.metric import MetricSource
+from vggt_ros.odometry.loops import posegraph
+from vggt_ros.odometry.scale.sources import MetricSource
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
-from vggt_ros.ros.intake import FrameMaker, Intake
+from vggt_ros.ros.inputs.intake import FrameMaker, Intake
+from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
-from vggt_ros.tracks import TrackerConfig
+from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.types import DeviceError, Predictor
-
-
-class LoadError(RuntimeError):
-    """The network cannot be held ready; the text says why and what to do."""
 
 
 def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
@@ -53,15 +50,6 @@ def check(settings: dict[str, Any]) -> None:
         raise LoadError(
             f'scale_sources: with tf_mode {settings["tf_mode"]} odometry would measure what we broadcast ourselves'
         )
-
-
-def chosen(settings: dict[str, Any], name: str, allowed: Sequence[str]) -> list[str]:
-    """The names in the list parameter ``name``, each once. Raises LoadError for one that is not allowed."""
-    # An empty list in a YAML file arrives as None, the default as ['']: rclpy cannot tell an empty list's type.
-    names = [value for value in settings[name] or () if value]
-    if unknown := [value for value in names if value not in allowed]:
-        raise LoadError(f'{name}: {", ".join(unknown)} is not one of {", ".join(allowed)}')
-    return list(dict.fromkeys(names))
 
 
 def make_pipeline(

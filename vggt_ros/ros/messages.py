@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import array
+import sys
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, Transform
-from nav_msgs.msg import Odometry
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from vggt_ros import camera
-from vggt_ros.resample import color_to_network
-from vggt_ros.ros.compat import point_cloud
-from vggt_ros.ros.frames import Placement
+from vggt_ros.depth import color_to_network
+from vggt_ros.ros import compat
 from vggt_ros.types import Estimate, Located, Tracks
+
+# Encoding -> (numpy type, channels) of what :func:`fill_image` publishes.
+PUBLISHED = {
+    'rgb8': (np.uint8, 3),
+    'bgr8': (np.uint8, 3),
+    'mono8': (np.uint8, 1),
+    'mono16': (np.uint16, 1),
+    '16UC1': (np.uint16, 1),
+    '32FC1': (np.float32, 1),
+}
 
 POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<f4'), ('confidence', '<f4')])
 
@@ -62,19 +72,6 @@ def from_transform(transform: Transform) -> np.ndarray:
     return T
 
 
-def from_placement(placement: Placement) -> Odometry:
-    """The pose of a frame and its twist; an unknown twist is zero with its covariance of 1e6."""
-    head = Header(stamp=ns_to_time(placement.stamp), frame_id=placement.frame_id)
-    message = Odometry(header=head, child_frame_id=placement.child_frame_id)
-    message.pose.pose = to_pose(placement.T)
-    message.pose.covariance = placement.covariance.ravel()
-    if placement.velocity is not None:
-        linear, angular = message.twist.twist.linear, message.twist.twist.angular
-        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = placement.velocity.tolist()
-    message.twist.covariance = placement.velocity_covariance.ravel()
-    return message
-
-
 def to_camera_info(K: np.ndarray, size: tuple[int, int], head: Header) -> CameraInfo:
     """An undistorted camera of (width, height) with these intrinsics (3, 3)."""
     message = CameraInfo(header=head, width=size[0], height=size[1], distortion_model='plumb_bob', d=[0.0] * 5)
@@ -92,7 +89,25 @@ def to_points(estimate: Estimate, head: Header) -> PointCloud2:
     cloud['x'], cloud['y'], cloud['z'] = np.moveaxis(xyz, -1, 0)
     cloud['rgb'] = pack_rgb(color_to_network(estimate.frame.image, estimate.map))
     cloud['confidence'] = estimate.confidence
-    return point_cloud(head, cloud)
+    return compat.point_cloud(head, cloud)
+
+
+def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
+    """Put an array (H, W) or (H, W, C) into a sensor_msgs/Image; its header stays as it is.
+
+    Raises ValueError when type or channels of the array are not those of the encoding, or it is none we publish.
+    """
+    if encoding not in PUBLISHED:
+        raise ValueError(f'encoding {encoding} is not one of {", ".join(PUBLISHED)}')
+    dtype, channels = PUBLISHED[encoding]
+    if image.dtype != dtype or image.shape[2:] != ((channels,) if channels > 1 else ()):
+        raise ValueError(f'{encoding} wants {channels} x {np.dtype(dtype)}, got {image.dtype} {image.shape}')
+    image = np.ascontiguousarray(image)
+    message.height, message.width = image.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = int(sys.byteorder == 'big')
+    message.step = image.strides[0]
+    message.data = compat.byte_array(image)
 
 
 def pack_rgb(image: np.ndarray) -> np.ndarray:

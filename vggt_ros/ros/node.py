@@ -20,20 +20,27 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from vggt_ros.msg import Status
-from vggt_ros.odometry.frontend import Sight
+from vggt_ros.odometry.front.frontend import Sight
 from vggt_ros.pipeline import Solution
 from vggt_ros.ros import compat, parameters
 from vggt_ros.ros.activation import Activation
-from vggt_ros.ros.diagnostics import Diagnostics
-from vggt_ros.ros.gravity import GravityInput
-from vggt_ros.ros.live_map import LiveMap
-from vggt_ros.ros.loading import LoadError, check, load_predictor, make_intake, make_pipeline, map_config
-from vggt_ros.ros.lookup import open_lookup
+from vggt_ros.ros.inputs.gravity import GravityInput
+from vggt_ros.ros.inputs.scale import MetricInputs
+from vggt_ros.ros.loading import (
+    check,
+    load_predictor,
+    make_intake,
+    make_pipeline,
+    map_config,
+)
 from vggt_ros.ros.messages import ns_to_time
-from vggt_ros.ros.metric import MetricInputs
-from vggt_ros.ros.outputs import Outputs
+from vggt_ros.ros.outputs.diagnostics import Diagnostics
+from vggt_ros.ros.outputs.live_map import LiveMap
+from vggt_ros.ros.outputs.outputs import Outputs
+from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
-from vggt_ros.ros.transforms import Transforms
+from vggt_ros.ros.tf.lookup import open_lookup
+from vggt_ros.ros.tf.transforms import Transforms
 from vggt_ros.ros.worker import Statistics
 from vggt_ros.types import Frame, Located, Predictor, State
 

@@ -10,8 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+
+
+class LoadError(RuntimeError):
+    """The network cannot be held ready; the text says why and what to do."""
+
+
+class OptionError(ValueError):
+    """A parameter that is missing or not allowed; the text says what is."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,28 @@ def first_problem(changes: Sequence[Parameter], configured: bool) -> str | None:
         if problem:
             return problem
     return None
+
+
+def chosen(settings: dict[str, Any], name: str, allowed: Sequence[str]) -> list[str]:
+    """The names in the list parameter ``name``, each once. Raises LoadError for one that is not allowed."""
+    # An empty list in a YAML file arrives as None, the default as ['']: rclpy cannot tell an empty list's type.
+    names = [value for value in settings[name] or () if value]
+    if unknown := [value for value in names if value not in allowed]:
+        raise LoadError(f'{name}: {", ".join(unknown)} is not one of {", ".join(allowed)}')
+    return list(dict.fromkeys(names))
+
+
+def declare_options(node: Node, table: Sequence[Declared]) -> dict[str, Any]:
+    """Declare a table of parameters as read-only; their values by name. Raises OptionError."""
+    values = {}
+    for option in table:
+        descriptor = option.descriptor
+        descriptor.read_only, descriptor.additional_constraints = True, ''
+        try:
+            values[option.name] = node.declare_parameter(option.name, option.default, descriptor).value
+        except ParameterException as error:
+            raise OptionError(str(error)) from error
+    return values
 
 
 def to_yaml() -> str:

@@ -27,12 +27,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from vggt_ros import sequence as sequences
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.sequence import EncodedImage, ImageSequence, SequenceError, SequenceItem
 from vggt_ros.msg import Status
 from vggt_ros.ros.compat import byte_array
 from vggt_ros.ros.messages import ns_to_time
-from vggt_ros.ros.options import OptionError, declare_options
-from vggt_ros.ros.parameters import Declared
+from vggt_ros.ros.parameters import (
+    Declared,
+    OptionError,
+    declare_options,
+)
 
 PARAMETERS = (
     Declared('path', '', 'what to play: a folder of pictures, a video file or a bag (ROS 1 or ROS 2)'),
@@ -105,7 +109,7 @@ class Player(Node):
         self.settings = declare_options(self, PARAMETERS)
         if not self.settings['path']:
             raise OptionError('nothing to play: set the parameter path')
-        self.sequence = sequences.open_sequence(
+        self.sequence = open_sequence(
             self.settings['path'],
             fps=self.settings['fps'] or None,
             topic=self.settings['topic'] or None,
@@ -113,7 +117,7 @@ class Player(Node):
             limit=self.settings['limit'] or None,
         )
         first = next(iter(self.sequence))
-        self._compressed = isinstance(first.image, sequences.CompressedImage)
+        self._compressed = isinstance(first.image, EncodedImage)
         kind, topic = (CompressedImage, 'image/compressed') if self._compressed else (Image, 'image')
         self._image = self._publisher(kind, topic)
         self._info = self._publisher(CameraInfo, 'camera_info')
@@ -168,7 +172,7 @@ class Player(Node):
             self._executor.spin_once(timeout_sec=0)
             progress.update()
 
-    def _publish(self, item: sequences.SequenceItem) -> None:
+    def _publish(self, item: SequenceItem) -> None:
         header = Header(stamp=ns_to_time(item.stamp), frame_id=item.frame_id)
         if self._clock_publisher:
             self._clock_publisher.publish(Clock(clock=header.stamp))
@@ -182,7 +186,7 @@ class Player(Node):
                 self._info.wait_for_all_acked(Duration(seconds=1))
                 self._spin_for(0.1)
         image = item.image
-        if isinstance(image, sequences.CompressedImage):
+        if isinstance(image, EncodedImage):
             message = CompressedImage(header=header, format=image.format)
         else:
             message = Image(header=header, height=image.height, width=image.width, encoding=image.encoding)
@@ -269,7 +273,7 @@ class Progress:
             self._player.get_logger().info(self._text())
 
 
-def _length(sequence: sequences.Sequence) -> int | None:
+def _length(sequence: ImageSequence) -> int | None:
     try:
         return len(sequence)
     except TypeError:
@@ -285,7 +289,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         player = Player()
         player.play()
-    except (OptionError, sequences.SequenceError, FileNotFoundError) as error:
+    except (OptionError, SequenceError, FileNotFoundError) as error:
         print(f'vggt_player: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The node ``vggt_recorder``: writes what the VGGT node publishes into a folder, see :mod:`vggt_ros.recording`.
+"""The node ``vggt_recorder``: writes what the VGGT node publishes into a folder, see :mod:`vggt_ros.files.recording`.
 
     ros2 run vggt_ros vggt_recorder --ros-args -p output:=FOLDER -p namespace:=vggt
 
@@ -36,12 +36,15 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from vggt_ros.cloud import MissingOpen3DError, import_open3d
+from vggt_ros.files.cloud import MissingOpen3DError, import_open3d
+from vggt_ros.files.recording import OutputError, RecordedFrame, Recording, fresh_folder
 from vggt_ros.msg import Status, TrackArray
-from vggt_ros.recording import OutputError, RecordedFrame, Recording, fresh_folder
 from vggt_ros.ros.messages import POINT, time_to_ns
-from vggt_ros.ros.options import OptionError, declare_options
-from vggt_ros.ros.parameters import Declared
+from vggt_ros.ros.parameters import (
+    Declared,
+    OptionError,
+    declare_options,
+)
 from vggt_ros.types import Scale, State
 
 PARAMETERS = (

@@ -13,8 +13,8 @@ from std_msgs.msg import Header
 
 from vggt_ros.msg import TrackArray
 from vggt_ros.ros.messages import header
-from vggt_ros.ros.track_messages import to_track_points, to_tracks, to_vins, to_vins_fusion
-from vggt_ros.track_picture import TrackedPoints
+from vggt_ros.ros.outputs.track_messages import to_track_points, to_tracks, to_vins, to_vins_fusion
+from vggt_ros.tracks.picture import TrackedPoints
 from vggt_ros.types import Frame, Scale, Tracks
 
 SIZE = (640, 480)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from vggt_ros.odometry.frontend import Sight
+from vggt_ros.odometry.front.frontend import Sight
 from vggt_ros.odometry.gravity import Gravity
 from vggt_ros.pipeline import Pipeline, Solution
-from vggt_ros.ros.intake import FrameMaker, Incoming
+from vggt_ros.ros.inputs.intake import FrameMaker, Incoming
 from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import DeviceError, Frame, WindowTooLargeError

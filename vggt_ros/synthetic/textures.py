@@ -11,11 +11,38 @@ seen once (posters, doors, windows).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
-from vggt_ros.synthetic.patterns import PATTERNS, SIZE
+from vggt_ros.synthetic import motifs, patterns
+from vggt_ros.synthetic.patterns import SIZE
+
+PATTERNS: dict[str, Callable] = {
+    'plain': patterns.plain,
+    'plaster': patterns.plaster,
+    'clouds': patterns.clouds,
+    'wood': patterns.wood,
+    'planks': patterns.planks,
+    'brick': patterns.brick,
+    'tiles': patterns.tiles,
+    'checks': patterns.checks,
+    'stripes': patterns.stripes,
+    'fabric': patterns.fabric,
+    'carpet': patterns.carpet,
+    'ground': patterns.ground,
+    'marble': patterns.marble,
+    'cobbles': patterns.cobbles,
+    'glyphs': motifs.glyphs,
+    'poster': motifs.poster,
+    'picture': motifs.picture,
+    'door': motifs.door,
+    'window': motifs.window,
+    'facade': motifs.facade,
+    'books': motifs.books,
+    'screen': motifs.screen,
+}
 
 VARIANTS = 12
 _SEED = 20250311

@@ -13,8 +13,8 @@ from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.files.trajectory import Trajectory, format_stamp, write_tum
 from vggt_ros.synthetic.sequence import FRAME_ID, RenderedFrame
-from vggt_ros.trajectory_io import Trajectory, format_stamp, write_tum
 
 IMAGE_TOPIC = '/camera/image_raw'
 INFO_TOPIC = '/camera/camera_info'

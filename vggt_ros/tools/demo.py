@@ -20,8 +20,9 @@ from typing import Any
 
 import yaml
 
-from vggt_ros import sequence as sequences
-from vggt_ros.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, fresh_folder, writing
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, fresh_folder, writing
+from vggt_ros.files.sequence import ImageSequence, SequenceError
 from vggt_ros.tools import summary
 from vggt_ros.tools.live_run import DemoError, LiveRun, Settings, progress, tell
 from vggt_ros.tools.processes import share_folder
@@ -55,18 +56,18 @@ def run(settings: Settings) -> Path:
     return folder
 
 
-def _open(settings: Settings, folder: Path) -> sequences.Sequence:
+def _open(settings: Settings, folder: Path) -> ImageSequence:
     path = settings.input
     if path is None:
         path = folder / 'input'
         with writing(path):
             render(path, settings.seed, settings.limit or FRAMES)
     try:
-        return sequences.open_sequence(
+        return open_sequence(
             path, fps=settings.fps, topic=settings.topic, stride=settings.frame_stride, limit=settings.limit
         )
     except FileNotFoundError as error:
-        raise sequences.SequenceError(str(error)) from error
+        raise SequenceError(str(error)) from error
 
 
 def render(path: Path, seed: int, frames: int) -> None:
@@ -138,7 +139,7 @@ def report(recorded: Recorded, accuracy: Accuracy) -> str:
     return '\n'.join(lines)
 
 
-def _extent(sequence: sequences.Sequence) -> str:
+def _extent(sequence: ImageSequence) -> str:
     try:
         return f', {len(sequence)} images'
     except TypeError:
@@ -191,7 +192,7 @@ def main(arguments: list[str] | None = None, execute: Callable[[Settings], Any] 
         signal.signal(number, signal.default_int_handler)
     try:
         execute(settings)
-    except sequences.SequenceError as error:
+    except SequenceError as error:
         return _fail(str(error), 2)
     except OutputError as error:
         return _fail(str(error), 3)

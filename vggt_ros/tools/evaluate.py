@@ -2,7 +2,7 @@
 
 python -m vggt_ros.tools.evaluate                          # every row, 20 seeds
 python -m vggt_ros.tools.evaluate --rows loop --seeds 5
-python -m vggt_ros.tools.evaluate --output docs            # the table into docs/odometry.md, pictures beside it
+python -m vggt_ros.tools.evaluate --output docs/reports    # the table into odometry.md there, pictures beside it
 """
 
 from __future__ import annotations

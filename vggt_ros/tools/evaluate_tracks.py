@@ -2,7 +2,7 @@
 
 python -m vggt_ros.tools.evaluate_tracks                     # every row, 4 seeds
 python -m vggt_ros.tools.evaluate_tracks --rows life --seeds 1
-python -m vggt_ros.tools.evaluate_tracks --output docs       # the table into docs/tracking.md, pictures beside it
+python -m vggt_ros.tools.evaluate_tracks --output docs/reports    # the table into tracking.md there
 """
 
 from __future__ import annotations

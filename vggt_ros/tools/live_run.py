@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from vggt_ros import sequence as sequences
-from vggt_ros.recording import writing
+from vggt_ros.files.recording import writing
+from vggt_ros.files.sequence import EncodedImage, ImageSequence
 from vggt_ros.tools.processes import Child, free_domain, private_environment
 
 LOGS = 'logs'
@@ -53,7 +53,7 @@ class Settings:
 class LiveRun:
     """One run of the demo: the processes, from start to stop."""
 
-    def __init__(self, settings: Settings, sequence: sequences.Sequence, folder: Path) -> None:
+    def __init__(self, settings: Settings, sequence: ImageSequence, folder: Path) -> None:
         self._settings, self._sequence, self._folder = settings, sequence, folder
         self._refusal = ''
         self._bar: tqdm | None = None
@@ -97,7 +97,7 @@ class LiveRun:
     def _node_parameters(self) -> dict[str, Any]:
         first = next(iter(self._sequence))
         parameters: dict[str, Any] = {'mode': 'every_frame', 'tf_mode': 'camera', 'autostart': True}
-        if isinstance(first.image, sequences.CompressedImage):
+        if isinstance(first.image, EncodedImage):
             parameters['image_transport'] = 'compressed'
         if first.calibration is None:
             parameters['calibration'] = 'predicted'  # nothing to wait for

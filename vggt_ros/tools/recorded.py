@@ -13,11 +13,12 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from vggt_ros import accuracy, recording
-from vggt_ros import sequence as sequences
-from vggt_ros.cloud import read_ply
-from vggt_ros.track_picture import TrackedPoints
-from vggt_ros.trajectory_io import Trajectory, read_tum
+from vggt_ros.evaluation import accuracy
+from vggt_ros.files import recording
+from vggt_ros.files.cloud import read_ply
+from vggt_ros.files.sequence import ImageSequence, SequenceItem
+from vggt_ros.files.trajectory import Trajectory, read_tum
+from vggt_ros.tracks.picture import TrackedPoints
 from vggt_ros.types import Scale
 
 DEPTH_FRAMES = 60  # at most so many frames are compared with their true depth
@@ -28,7 +29,7 @@ class RecordedError(ValueError):
 
 
 class Recorded:
-    """A folder written by :class:`vggt_ros.recording.Recording`; of several epochs the one with the most poses.
+    """A folder written by :class:`vggt_ros.files.recording.Recording`; of several epochs the one with the most poses.
 
     status: the contents of status.json. trajectory: of that epoch. Raises RecordedError, or OSError.
     """
@@ -110,7 +111,7 @@ class Accuracy:
     why: str = ''
 
 
-def measure(recorded: Recorded, sequence: sequences.Sequence) -> Accuracy:
+def measure(recorded: Recorded, sequence: ImageSequence) -> Accuracy:
     """Compare with the truth of the input, as far as it has any."""
     error, why = None, ''
     if sequence.trajectory is not None:
@@ -131,13 +132,13 @@ def measure(recorded: Recorded, sequence: sequences.Sequence) -> Accuracy:
     return Accuracy(error, depth, scale, why)
 
 
-def true_depths(sequence: sequences.Sequence, items: Sequence[sequences.SequenceItem]) -> dict[int, np.ndarray]:
+def true_depths(sequence: ImageSequence, items: Sequence[SequenceItem]) -> dict[int, np.ndarray]:
     """(h, w) by stamp of the items that have a true depth."""
     depths = {item.stamp: sequence.read_depth(item.index) for item in items}
     return {stamp: depth for stamp, depth in depths.items() if depth is not None}
 
 
-def pictures(sequence: sequences.Sequence, stamps: Sequence[int]) -> list[sequences.SequenceItem]:
+def pictures(sequence: ImageSequence, stamps: Sequence[int]) -> list[SequenceItem]:
     """The items of the input with these stamps."""
     wanted = set(stamps)
     found = []
@@ -150,11 +151,11 @@ def pictures(sequence: sequences.Sequence, stamps: Sequence[int]) -> list[sequen
     return found
 
 
-def seen(item: sequences.SequenceItem) -> np.ndarray:
+def seen(item: SequenceItem) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a picture as the node saw it: decoded and, where it was calibrated so, rectified."""
     # Not part of an installation without ROS, although they need none.
-    from vggt_ros.ros.images import to_rgb
-    from vggt_ros.ros.rectify import CameraInfoError, Rectifier
+    from vggt_ros.ros.inputs.images import to_rgb
+    from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
 
     image = to_rgb(item.image)
     if item.calibration is None:

@@ -16,12 +16,13 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from vggt_ros import sequence as sequences
-from vggt_ros.pictures import UNITS, DepthRange, colour
-from vggt_ros.recording import SUMMARY
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.pictures import UNITS, DepthRange, colour
+from vggt_ros.files.recording import SUMMARY
+from vggt_ros.files.sequence import ImageSequence, SequenceError
 from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure, pictures, seen, true_depths
 from vggt_ros.tools.views import draw_cloud, look_at
-from vggt_ros.track_picture import draw_tracks
+from vggt_ros.tracks.picture import draw_tracks
 from vggt_ros.types import Scale
 
 COLUMNS = 5
@@ -31,7 +32,7 @@ GREY = '#555555'
 
 def draw(
     recorded: Recorded,
-    sequence: sequences.Sequence | None,
+    sequence: ImageSequence | None,
     accuracy: Accuracy,
     name: str,
     path: Path,
@@ -184,7 +185,7 @@ def _draw_trajectory(top: Axes, side: Axes, recorded: Recorded, accuracy: Accura
     true = None
     unit = 'm' if recorded.scale is Scale.METRIC else 'relative units'
     if error is not None:
-        ours, true, unit = error.scale * ours, (error.truth - error.t) @ error.R, 'm'
+        ours, true, unit = error.similarity.scale * ours, (error.truth - error.similarity.t) @ error.similarity.R, 'm'
     for ax, axes, title in ((top, (0, 1), 'trajectory from above'), (side, (0, 2), 'from the side')):
         if true is not None:
             ax.plot(*true[:, axes].T, color=TRUE, lw=2.5, alpha=0.8, label='truth')
@@ -265,10 +266,10 @@ def main(arguments: list[str] | None = None) -> int:
     path = args.output or args.folder / SUMMARY
     try:
         recorded = Recorded(args.folder)
-        sequence = sequences.open_sequence(args.input, topic=args.topic, fps=args.fps) if args.input else None
+        sequence = open_sequence(args.input, topic=args.topic, fps=args.fps) if args.input else None
         accuracy = measure(recorded, sequence) if sequence is not None else Accuracy()
         draw(recorded, sequence, accuracy, args.input.name if args.input else args.folder.name, path)
-    except (RecordedError, sequences.SequenceError, OSError) as error:
+    except (RecordedError, SequenceError, OSError) as error:
         print(f'summary: {error}', file=sys.stderr)
         return 1
     print('\n'.join([str(path), *figures(accuracy)]))

@@ -1,4 +1,4 @@
-"""Recordings of one's own robot as training data: folders as :class:`vggt_ros.sequence.FolderSequence` reads them.
+"""Recordings of one's own robot as training data: folders as :class:`vggt_ros.files.folder.FolderSequence` reads them.
 
 Needed for every picture: its pose (``poses.txt``), its depth (``depth/``), and an ``intrinsics.yaml`` without
 distortion. All of it is checked and read before the training begins, and kept in memory at the network's size:
@@ -16,10 +16,16 @@ import numpy as np
 import torch
 
 from vggt_ros.camera import PixelMap, fit
+from vggt_ros.files.folder import FolderSequence
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.sequence import (
+    SequenceError,
+    SequenceItem,
+)
 from vggt_ros.network import ConfigError
-from vggt_ros.sequence import FolderSequence, SequenceError, SequenceItem, open_sequence
 from vggt_ros.training.clips import Clips
 from vggt_ros.training.config import Stage, TrainConfig
+from vggt_ros.training.schedule import births
 
 
 class DatasetError(ConfigError):
@@ -88,7 +94,6 @@ def recorded(config: TrainConfig, device: torch.device, first: int) -> Iterator[
 
     They are shown at the last stage's image size; aspect and field of view are the camera's own.
     """
-    from vggt_ros.training.stream import births
 
     longest, patch = config.stages[-1].longest, config.network.patch_size
     recordings = [Recording.read(Path(folder), longest, patch) for folder in config.data.folders]

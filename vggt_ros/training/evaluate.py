@@ -6,8 +6,7 @@ A window is scored in the network's own pixels for depth and focal length, in th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,90 +14,17 @@ import torch
 
 from vggt_ros import camera, weights
 from vggt_ros.inference import NetworkPredictor
-from vggt_ros.synthetic.places import random_world
-from vggt_ros.synthetic.render import cast
-from vggt_ros.synthetic.scene import Scene
-from vggt_ros.synthetic.sequence import default_intrinsics, render_sequence
-from vggt_ros.synthetic.tracks import follow
-from vggt_ros.synthetic.trajectory import Trajectory, make_trajectory
-from vggt_ros.synthetic.world import World
 from vggt_ros.training import baselines, metrics, report
 from vggt_ros.training.report import Evaluation, Result
-from vggt_ros.types import Frame, Predictor
-
-FIRST_SEED = 100_000
-"""Evaluation worlds have this seed and the following ones: reserved, see clips.RESERVED_SEEDS."""
-SIZE = (224, 168)
-FRAMES = 8
-QUERIES = 64
-PATHS = ('handheld', 'orbit', 'drone', 'corridor', 'car', 'loop')
-RATE = (2.0, 10.0)  # pictures per second, log-uniform
-FOV = (50.0, 90.0)  # degrees, uniform
+from vggt_ros.training.unseen import FIRST_SEED, FRAMES, SIZE, UnseenWindow, windows
+from vggt_ros.types import Predictor
 
 HEADS = ('camera', 'depth', 'track')
 TIMED = 20  # windows that the network is timed on
 _SHOWN = 6  # windows in the picture of depth
 
 
-@dataclass(frozen=True, eq=False)
-class Window:
-    """S frames and what is true of them.
-
-    queries: (Q, 2) source pixels of frame 0. uv: (S, Q, 2) and visible: (S, Q), where they are in all frames.
-    """
-
-    world: World
-    trajectory: Trajectory
-    frames: list[Frame]
-    K: np.ndarray
-    queries: np.ndarray
-    uv: np.ndarray
-    visible: np.ndarray
-    _depth: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
-
-    @property
-    def T_camera_world(self) -> np.ndarray:
-        """The true poses (S, 4, 4)."""
-        return camera.invert(self.trajectory.T_world_camera)
-
-    def depth(self, pixel_map: camera.PixelMap) -> np.ndarray:
-        """Exact z-depth (S, h, w) in the pixels of a network, NaN in the sky."""
-        size = pixel_map.size
-        if size not in self._depth:
-            scene, K = Scene.pack(self.world, self.trajectory.times), pixel_map.K_to_network(self.K)
-            hits = cast(scene, self.trajectory.T_world_camera, K, camera.pixel_grid(size).reshape(-1, 2))
-            self._depth[size] = hits.depth.reshape(len(self.frames), size[1], size[0]).numpy()
-        return self._depth[size]
-
-
-def windows(count: int, first_seed: int = FIRST_SEED) -> Iterator[Window]:
-    """Render ``count`` windows, each of a world of its own; always the same ones."""
-    for number in range(count):
-        seed = first_seed + number
-        rng = np.random.default_rng(seed)
-        world = random_world(seed)
-        rate, fov = float(np.exp(rng.uniform(*np.log(RATE)))), float(rng.uniform(*FOV))
-        path = _path(world, seed, rate, number)
-        K = default_intrinsics(SIZE, fov)
-        sequence = render_sequence(world, path, K, SIZE)
-        queries = rng.uniform(0, np.array(SIZE) - 1, (QUERIES, 2))
-        tracks = follow(Scene.pack(world, path.times), path.T_world_camera, K, SIZE, queries)
-        met = (tracks.object_id[0] > 0).numpy()
-        uv, visible = tracks.uv[0].numpy()[:, met], tracks.visible[0].numpy()[:, met]
-        yield Window(world, path, sequence.frames, K, queries[met], uv, visible)
-
-
-def _path(world: World, seed: int, rate: float, number: int) -> Trajectory:
-    """The kinds of path in turn; another one where one does not fit into the world."""
-    for kind in (*PATHS[number % len(PATHS) :], *PATHS):
-        try:
-            return make_trajectory(world, kind, seed, FRAMES, rate)
-        except RuntimeError:
-            continue
-    raise RuntimeError(f'no path fits into {world.kind} {world.seed}')
-
-
-def score(predictor: Predictor, window: Window, result: Result) -> np.ndarray:
+def score(predictor: Predictor, window: UnseenWindow, result: Result) -> np.ndarray:
     """Add what a predictor makes of a window to a result; its depth (S, h, w)."""
     pixel_map = predictor.pixel_map(SIZE)
     _forget(predictor)
@@ -115,19 +41,19 @@ def score(predictor: Predictor, window: Window, result: Result) -> np.ndarray:
     return depth
 
 
-def score_essential(window: Window, median_depth: float, result: Result, detector: str) -> None:
+def score_essential(window: UnseenWindow, median_depth: float, result: Result, detector: str) -> None:
     """Add the poses that OpenCV finds, given the true K."""
     poses = baselines.essential_poses([frame.image for frame in window.frames], window.K, detector)
     result.scores.pairs.append(metrics.pair_errors(poses, window.T_camera_world, median_depth))
 
 
-def score_klt(window: Window, result: Result) -> None:
+def score_klt(window: UnseenWindow, result: Result) -> None:
     """Add the tracks that OpenCV finds."""
     uv, visibility = baselines.klt_tracks([frame.image for frame in window.frames], window.queries)
     result.scores.add_tracks(uv, visibility, window.uv, window.visible, SIZE[0])
 
 
-def time_window(predictor: Predictor, window: Window, result: Result) -> None:
+def time_window(predictor: Predictor, window: UnseenWindow, result: Result) -> None:
     """Add the seconds that a window of new frames takes, without and with tracks."""
     queries = predictor.pixel_map(SIZE).to_network(window.queries).astype(np.float32)
     for points, seconds in ((None, result.seconds_depth), (queries, result.seconds_tracks)):
@@ -145,8 +71,11 @@ def _forget(predictor: Predictor) -> None:
 
 
 def evaluate(
-    predictor: Predictor, name: str, count: int, progress: Callable[[Iterable[Window]], Iterable[Window]] = iter
-) -> tuple[Evaluation, list[tuple[Window, np.ndarray]]]:
+    predictor: Predictor,
+    name: str,
+    count: int,
+    progress: Callable[[Iterable[UnseenWindow]], Iterable[UnseenWindow]] = iter,
+) -> tuple[Evaluation, list[tuple[UnseenWindow, np.ndarray]]]:
     """Score a predictor and the baselines on ``count`` windows; the scores, and a window of each kind of world with the
     predicted depth. progress: wraps the iteration over windows (tqdm)."""
     pixel_map = predictor.pixel_map(SIZE)
@@ -154,7 +83,7 @@ def evaluate(
     names = (name, 'identity pose, constant depth', 'SIFT + essential matrix', 'ORB + essential matrix', 'KLT')
     ours, constant, sift, orb, klt = results = [Result(name) for name in names]
     kinds: list[str] = []
-    shown: dict[str, tuple[Window, np.ndarray]] = {}
+    shown: dict[str, tuple[UnseenWindow, np.ndarray]] = {}
     for number, window in enumerate(progress(windows(count))):
         depth = score(predictor, window, ours)
         if number < TIMED:

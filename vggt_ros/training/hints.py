@@ -8,7 +8,7 @@ and from nothing but nine numbers per image; large networks find it after many m
 - tokens: a linear layer on the patch tokens of each intermediate layer is to tell how far the patch lies from its
   place in the first frame (flow), where its surface is in the first camera's frame (point), and its log depth.
 
-docs/training.md has what they are worth.
+docs/guides/training.md has what they are worth.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from vggt_ros.training import metrics
 from vggt_ros.training.report import Evaluation, Result
 
 if TYPE_CHECKING:
-    from vggt_ros.training.evaluate import Window
+    from vggt_ros.training.unseen import UnseenWindow
 
 _COLOURS = ('#d62728', '#7f7f7f', '#1f77b4', '#2ca02c', '#9467bd')
 _BASELINES = np.geomspace(metrics.SMALLEST_BASELINE, 1.6, 8)
@@ -103,7 +103,9 @@ def _draw_kinds(axes: Axes, evaluation: Evaluation) -> None:
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
 
 
-def draw_windows(shown: Sequence[tuple[Window, np.ndarray]], pixel_map: PixelMap, path: Path, slot: int = 4) -> None:
+def draw_windows(
+    shown: Sequence[tuple[UnseenWindow, np.ndarray]], pixel_map: PixelMap, path: Path, slot: int = 4
+) -> None:
     """A row for each window: an image, its true and its predicted depth in the same colours, and the relative error."""
     figure = Figure(figsize=(12.4, 2.25 * len(shown) + 0.3), dpi=90, layout='constrained')
     FigureCanvasAgg(figure)

@@ -17,31 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from vggt_ros.synthetic.scene import texture_bank
 from vggt_ros.training.clips import Clips, Plan, plan, render_plan
-from vggt_ros.training.config import DataConfig, TrainConfig
+from vggt_ros.training.config import TrainConfig
+from vggt_ros.training.schedule import births, born
 from vggt_ros.training.windows import Batch, assemble, choose_frames
 
 # Plans that each worker keeps ready.
 _AHEAD = 2
-
-
-def born(step: int, data: DataConfig) -> int:
-    """The step at which the clips that step ``step`` shows were made."""
-    slot, visit = step % data.slots, step // data.slots
-    # Slot s is renewed at visits v with (v + s) % uses == 0, and of course at its first.
-    renewed = max(0, visit - (visit + slot) % data.uses)
-    return slot + data.slots * renewed
-
-
-def births(first: int, data: DataConfig) -> Iterator[int]:
-    """The numbers of the sets of clips that steps from ``first`` on want to be made, in order."""
-    shown: dict[int, int] = {}
-    step = first
-    while True:
-        number = born(step, data)
-        if shown.get(step % data.slots) != number:
-            shown[step % data.slots] = number
-            yield number
-        step += 1
 
 
 class _Plans(Dataset):

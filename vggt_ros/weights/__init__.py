@@ -1,6 +1,6 @@
 """Which network a name stands for: the embedded one, a file, or a hub id.
 
-``vggt_tiny.safetensors`` beside this file is the embedded network; docs/training.md says how it was made.
+``vggt_tiny.safetensors`` beside this file is the embedded network; docs/guides/training.md says how it was made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EMBEDDED_NAME = 'vggt-tiny (embedded)'
 EMBEDDED_ACCURACY = Accuracy(
     rotation=float(np.radians(4.0)), translation=0.04, depth=0.04, surface=0.15, focal=0.2, track=12.0
 )
-"""By the scatter of its windows on unseen worlds, and docs/evaluation.md."""
+"""By the scatter of its windows on unseen worlds, and docs/reports/evaluation.md."""
 _EMBEDDED_HEADS = ('camera', 'depth', 'track')
 
 

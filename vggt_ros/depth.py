@@ -1,0 +1,98 @@
+"""Depth images: looked up between pixels, taken to another size, and where their surfaces end.
+
+Depth and confidence go from the network's pixels to the camera's, colour from the camera's to the network's.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from vggt_ros.camera import PixelMap, pixel_grid
+
+DISCONTINUITY = 0.05  # relative difference between neighbours beyond which nothing is interpolated
+STEP = 0.1  # relative difference across 3 x 3 pixels beyond which a point may hang between two surfaces
+EDGE = 0.05  # |d log z| between neighbours beyond which a pixel lies on a depth edge
+
+
+def depth_to_source(depth: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """(h, w) at the network's size -> (H, W) float32 at the source's; NaN outside the crop and where depth is unknown.
+
+    Bilinear on surfaces, the nearest pixel at depth edges and beside holes: no point hangs between two surfaces.
+    """
+    u, v = _network_pixels(pixel_map)
+    nearest = cv2.remap(depth, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=np.nan)
+    # NaN spreads in OpenCV's arithmetic: exactly the pixels that touch a hole become NaN and take the nearest value.
+    linear = cv2.remap(depth, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    with np.errstate(invalid='ignore'):
+        smooth = np.abs(linear - nearest) <= DISCONTINUITY / 2 * nearest
+    return np.where(smooth, linear, nearest)
+
+
+def confidence_to_source(confidence: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """(h, w) at the network's size -> (H, W) float32, bilinear; 0 outside the crop."""
+    u, v = _network_pixels(pixel_map)
+    inside = cv2.remap(np.ones_like(confidence), u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.remap(confidence, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * inside
+
+
+def color_to_network(image: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """(H, W, 3) uint8 source image -> (h, w, 3) uint8, one colour for each network pixel."""
+    u, v = _lookup(pixel_map.to_source(pixel_grid(pixel_map.size)))
+    return cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def depth_at(depth: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """z-depth (N,) under pixels ``uv`` (N, 2) of a depth image (h, w): interpolated in inverse depth, exact on planes.
+
+    NaN outside, at depth edges, and where a neighbouring pixel is unknown.
+    """
+    height, width = depth.shape
+    if min(height, width) < 3:
+        return np.full(len(uv), np.nan)
+    inside = np.all((uv > -0.5) & (uv < np.array([width, height]) - 0.5), axis=1)
+    uv = np.where(inside[:, None], uv, 0.0)
+    column, row = np.clip(np.rint(uv).astype(int), 1, np.array([width, height]) - 2).T
+    around = np.arange(-1, 2)
+    patch = depth[row[:, None, None] + around[:, None], column[:, None, None] + around].astype(np.float64)
+    with np.errstate(invalid='ignore'):
+        smooth = inside & (patch.max((1, 2)) <= (1 + STEP) * patch.min((1, 2))) & (patch.min((1, 2)) > 0)
+    inverse = 1 / np.where(smooth[:, None, None], patch, 1.0)
+    # The plane through the patch, least squares.
+    dx, dy = uv[:, 0] - column, uv[:, 1] - row
+    slope_x, slope_y = (inverse * around).sum((1, 2)) / 6, (inverse * around[:, None]).sum((1, 2)) / 6
+    return np.where(smooth, 1 / (inverse.mean((1, 2)) + slope_x * dx + slope_y * dy), np.nan)
+
+
+def edge_mask(depth: np.ndarray) -> np.ndarray:
+    """(h, w) depth, NaN unknown -> (h, w) bool: beside a step in depth, where a pixel may lie between two surfaces."""
+    filled = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    kernel = np.ones((3, 3), np.uint8)
+    far = cv2.dilate(filled, kernel)
+    near = cv2.erode(np.where(filled > 0, filled, np.float32(np.inf)), kernel)
+    return far - near > STEP * near
+
+
+def edges_at(depth: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Whether the log depth of these pixels differs from a neighbour's by more than ``EDGE``; bool.
+
+    depth: (h, w). rows, columns: integers that broadcast against each other; only these pixels are looked at.
+    """
+    height, width = depth.shape
+    steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+    around = [depth[np.clip(rows + i, 0, height - 1), np.clip(columns + j, 0, width - 1)] for i, j in steps]
+    log_depth = np.log(np.where(np.stack(around) > 0, around, np.nan))
+    return (np.abs(log_depth[1:] - log_depth[0]) > EDGE).any(0)
+
+
+@lru_cache(maxsize=4)
+def _network_pixels(pixel_map: PixelMap) -> tuple[np.ndarray, np.ndarray]:
+    """Where each source pixel lies in the network's image; the same for every image of a camera."""
+    return _lookup(pixel_map.to_network(pixel_grid(pixel_map.source)))
+
+
+def _lookup(uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    uv = uv.astype(np.float32)
+    return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])

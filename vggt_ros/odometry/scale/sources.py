@@ -1,0 +1,264 @@
+"""Metric sources while the map runs: each is asked once for every window that was placed in the map.
+
+The measurements themselves are in sources.py; here is what has to be kept between windows and brought together in time.
+An answer takes less than 5 ms and never waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vggt_ros import camera
+from vggt_ros.odometry.scale.filter import FIXED, NoMeasurement, ScaleMeasurement
+from vggt_ros.odometry.scale.measurements import OdometryScale, baseline_scale, depth_scale, fixed_scale, height_scale
+from vggt_ros.odometry.scale.recent import Recent
+from vggt_ros.types import Estimate, State
+
+# lookup(target, source, stamp in ns or None = latest) -> T_target_source (4, 4), or in words why it is not available.
+Lookup = Callable[[str, str, int | None], np.ndarray | str]
+
+DEPTH_MEMORY = 128 << 20  # bytes of depth images that wait for their window: 100 of 640x480
+WIDEST = 640  # pixels: a wider depth image is thinned out, which a grid of 8 network pixels does not notice
+PATIENCE = 1_000_000_000  # ns of stamps, and
+TRIES = 3  # windows: for how long a transform that is not there yet is asked for again
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """One window in the map.
+
+    estimates: the new frames, oldest first, at least one. window_scale: map units per unit of the window.
+    companions: (T_map_camera, T_map_companion), (4, 4) each, of simultaneous frames of a second camera.
+    """
+
+    estimates: Sequence[Estimate]
+    window_scale: float
+    companions: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+
+
+class MetricSource(Protocol):
+    """Somebody who knows a metric length in the scene. name: as in ``ScaleConfig.bias``."""
+
+    name: str
+
+    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+        """What it says about this window."""
+        ...
+
+    def clear(self) -> None:
+        """A new epoch has begun, or the map was rescaled in one step: lengths in map units from before are void."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoInput(NoMeasurement):
+    """No measurement because what the source lives on has never come."""
+
+
+class DepthSource:
+    """Depth images registered to the camera. ``add`` may be called from any thread.
+
+    tolerance: ns between an image and its depth image; near, far: metres between which the sensor is believed.
+    memory: bytes of depth images that are kept; those that are no longer needed go at once.
+    """
+
+    name = 'depth'
+
+    def __init__(
+        self, tolerance: int = 20_000_000, near: float = 0.3, far: float = 8.0, memory: int = DEPTH_MEMORY
+    ) -> None:
+        if not 0 < near < far:
+            raise ValueError(f'the depth sensor is believed between near and far: 0 < {near} < {far} does not hold')
+        self._tolerance, self._near, self._far = tolerance, near, far
+        self._images: Recent[np.ndarray] = Recent(memory)
+
+    def add(self, stamp: int, depth: np.ndarray) -> None:
+        """A depth image: (H, W) float metres of z-depth, NaN or 0 = unknown; its stamp in ns."""
+        step = max(1, math.ceil(depth.shape[1] / WIDEST))
+        if step > 1:
+            depth = depth[step // 2 :: step, step // 2 :: step].copy()
+        self._images.add(stamp, depth, depth.nbytes)
+
+    def clear(self) -> None:
+        """Depth images are in metres whatever the map is in: they stay."""
+
+    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+        """From the image and the depth image nearest to each other, the newest of equals."""
+        best: tuple[int, Estimate, int, np.ndarray] | None = None
+        for estimate in reversed(solved.estimates):
+            found = self._images.nearest(estimate.frame.stamp)
+            if found is not None:
+                apart = abs(found[0] - estimate.frame.stamp)
+                if best is None or apart < best[0]:
+                    best = (apart, estimate, *found)
+        if best is None:
+            if self._images.newest is None:
+                return NoInput(self.name, 'no depth image has come')
+            return NoMeasurement(self.name, 'no depth image has come since the last window')
+        self._images.forget(solved.estimates[-1].frame.stamp - self._tolerance)
+        _, estimate, stamp, sensor = best
+        return depth_scale(
+            estimate.depth,
+            estimate.confidence,
+            estimate.map,
+            estimate.frame.stamp,
+            sensor,
+            stamp,
+            tolerance=self._tolerance,
+            near=self._near,
+            far=self._far,
+        )
+
+
+class OdometrySource:
+    """Wheels, or any other metric odometry: the transform of ``base_frame`` in ``odom_frame`` at the images' stamps.
+
+    The transform of an image may come after its window: it is asked for again with the next windows, until it is more
+    than ``PATIENCE`` older than the newest image and was asked for ``TRIES`` times. An image without a transform is
+    left out, since steps compose: the next step is longer.
+    """
+
+    name = OdometryScale.SOURCE
+
+    def __init__(self, lookup: Lookup, odom_frame: str, base_frame: str) -> None:
+        if not odom_frame or not base_frame:
+            raise ValueError('odometry needs the names of odom_frame and base_frame')
+        self._lookup, self._odom, self._base = lookup, odom_frame, base_frame
+        self._scale: OdometryScale | None = None
+        self._known = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the way so far: its camera steps are in other units."""
+        self._waiting: deque[_Waiting] = deque(maxlen=128)
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        if self._scale is not None:
+            self._scale.clear()
+
+    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+        """From the stretches driven since the last measurement, see :class:`OdometryScale`."""
+        if self._scale is None:
+            T_base_camera = self._lookup(self._base, solved.estimates[-1].frame.frame_id, None)
+            if isinstance(T_base_camera, str):
+                return NoInput(self.name, T_base_camera)
+            self._scale = OdometryScale(T_base_camera)
+        for estimate in solved.estimates:
+            if estimate.state in (State.LOST, State.RELOCALIZED):
+                self.clear()  # the way from the frame before is a guess
+            self._waiting.append(_Waiting(estimate.frame.stamp, estimate.T_odom_camera))
+        missing = self._drive(self._scale)
+        if not self._known:
+            return NoInput(self.name, missing)
+        measured = self._scale.measure()
+        if isinstance(measured, NoMeasurement) and missing:
+            return NoMeasurement(self.name, f'{measured.reason}; {missing}')
+        return measured
+
+    def _drive(self, scale: OdometryScale) -> str:
+        """Hand on the steps whose transforms are there; in words which are missed, empty when there is hope."""
+        words = ''
+        resolved = 0
+        for count, image in enumerate(self._waiting, start=1):
+            image.tries += 1
+            T_odom_base = self._lookup(self._odom, self._base, image.stamp)
+            if isinstance(T_odom_base, str):
+                words = T_odom_base
+                continue
+            self._known = True
+            if self._last is not None:
+                T_odom_camera, before = self._last
+                scale.add(camera.invert(T_odom_camera) @ image.T_odom_camera, camera.invert(before) @ T_odom_base)
+            self._last = image.T_odom_camera, T_odom_base
+            resolved = count
+        newest = self._waiting[-1].stamp
+        for _ in range(resolved):
+            self._waiting.popleft()  # what is older than a known transform will not become known either
+        late = 0
+        while self._waiting and self._waiting[0].tries >= TRIES and newest - self._waiting[0].stamp > PATIENCE:
+            self._waiting.popleft()
+            late += 1
+        if not self._known:
+            return words
+        return f'no transform for {late} images in {PATIENCE / 1e9:.0f} s: {words}' if late else ''
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """An image whose base is not placed yet."""
+
+    stamp: int
+    T_odom_camera: np.ndarray
+    tries: int = 0
+
+
+class BaselineSource:
+    """A second camera at a known place beside the first.
+
+    calibration: gives T_first_second (4, 4) in metres, or in words why the second camera is no use now.
+    """
+
+    name = 'baseline'
+
+    def __init__(self, calibration: Callable[[], np.ndarray | str]) -> None:
+        self._calibration = calibration
+        self._seen = False
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+
+    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+        """From the simultaneous images in the window."""
+        self._seen |= len(solved.companions) > 0
+        silent = NoMeasurement if self._seen else NoInput
+        T_first_second = self._calibration()
+        if isinstance(T_first_second, str):
+            return silent(self.name, T_first_second)
+        if not solved.companions:
+            return silent(self.name, 'no simultaneous image of the second camera in the window')
+        first, second = (np.stack(poses) for poses in zip(*solved.companions, strict=True))
+        depth = solved.estimates[-1].depth[::4, ::4]
+        known = depth[np.isfinite(depth)]
+        return baseline_scale(first, second, T_first_second, float(np.median(known)) if known.size else math.nan)
+
+
+class HeightSource:
+    """The height of the camera above the ground, in metres."""
+
+    name = 'height'
+
+    def __init__(self, height: float) -> None:
+        if not (math.isfinite(height) and height > 0):
+            raise ValueError(f'the height of the camera must be positive, not {height} m')
+        self._height = height
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+
+    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+        """From the ground in the newest image; the map's z is up."""
+        newest = solved.estimates[-1]
+        down = -newest.T_map_camera[2, :3]
+        return height_scale(newest.depth, newest.confidence, newest.K, down, self._height)
+
+
+class FixedSource:
+    """The user's promise that one unit of the network is ``factor`` metres."""
+
+    name = FIXED
+
+    def __init__(self, factor: float) -> None:
+        fixed_scale(factor)  # refuses an impossible factor now, not with the first window
+        self._factor = factor
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+
+    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+        """The promise, in the map's present units."""
+        return fixed_scale(self._factor, solved.window_scale)

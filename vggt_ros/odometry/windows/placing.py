@@ -1,0 +1,210 @@
+"""From a window and its anchors to where everything in it lies in the map, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.gravity import assumed_level, map_from_camera
+from vggt_ros.odometry.keyframe import Keyframe, typical_depth
+from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.windows.adjustment import (
+    RefineConfig,
+    Slot,
+)
+from vggt_ros.odometry.windows.alignment import (
+    Alignment,
+    Anchor,
+    align,
+)
+from vggt_ros.odometry.windows.covariance import PoseNoise
+from vggt_ros.odometry.windows.quality import Quality
+from vggt_ros.odometry.windows.refine import (
+    Refined,
+    refine,
+)
+from vggt_ros.odometry.windows.window import Window, at_network_pixels
+from vggt_ros.similarity import Similarity
+from vggt_ros.types import WindowPrediction
+
+R_MAP_OPTICAL = map_from_camera(assumed_level().down)
+"""Rotation of a level camera looking along the map's x axis: columns are the optical axes in REP-103."""
+
+CornersOf = Callable[[int], Corners | None]
+"""Frame index -> the corners tracked in it, None where unknown."""
+
+FLOOR = 0.001  # standard deviation of any step, share of the median depth
+AGREED = 0.75  # share of the corners below which something else moves, and nobody knows which of the two stands still
+HELD_TRANSLATION, HELD_ROTATION = 0.006, np.radians(0.25)
+"""How sure the place of a refined frame in the map is at best, share of the depth and rad: beyond its own window the
+errors of corners and depth add up to more than the window's covariance says."""
+ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A window in the map.
+
+    anchors: the keyframes in its first slots. T: (A + N, 4, 4) anchors and new frames, refined by corners, whose
+    covariances and changes of depth are in ``refined``.
+    """
+
+    window: Window
+    prediction: WindowPrediction
+    anchors: Sequence[Keyframe]
+    alignment: Alignment
+    quality: Quality
+    refined: Refined
+    min_confidence: float
+
+    @property
+    def T(self) -> np.ndarray:
+        """(A + N, 4, 4) poses in the map."""
+        return self.refined.T_map_camera
+
+    @property
+    def agreed(self) -> float:
+        """Least share of the corners of a new frame that agree with the others and the network."""
+        return float(self.refined.agreed[self.window.anchors :].min())
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the window is not quite to be believed, by its anchors or by its corners."""
+        return self.quality is Quality.DEGRADED or self.agreed < AGREED
+
+    @property
+    def similarity(self) -> Similarity:
+        """From window to map."""
+        return self.alignment.similarity
+
+    def raw(self, slot: int) -> np.ndarray:
+        """(4, 4) the pose of any slot in the map as the network has it."""
+        return self.similarity.pose(self.prediction.T_window_camera[slot])
+
+    def depth(self, slot: int) -> np.ndarray:
+        """(h, w) float32 map units as this window has it, refined by corners; NaN where it is not to be believed."""
+        frame, confidence = self.window.frames[slot], self.prediction.confidence[slot]
+        depth = self.prediction.depth[slot] * self.similarity.scale
+        if slot < len(self.T):
+            depth = depth * self.refined.depth_factor(slot, depth.shape)
+        depth = depth.astype(np.float32)
+        with np.errstate(invalid='ignore'):
+            known = (depth > 0) & (confidence >= self.min_confidence)
+        if frame.valid is not None:
+            known &= at_network_pixels(frame.valid, self.prediction.maps[slot])
+        depth[~known] = np.nan
+        return depth
+
+    def worth(self, slot: int, noise: PoseNoise) -> float:
+        """How many poses by the network alone the pose of this slot is worth, at least 1."""
+        if self.refined.covariances[slot] is None:
+            return 1.0
+        return max(1.0, min(noise.translation / HELD_TRANSLATION**2, noise.rotation / HELD_ROTATION**2))
+
+    def step_covariance(self, slot: int, depth: float, noise: PoseNoise) -> np.ndarray:
+        """(6, 6) of the step from slot 0 to this one; map axes, times 4 when the window is DEGRADED."""
+        refined = self.refined.covariances[slot]
+        covariance = noise.covariance(depth) if refined is None else refined.copy()
+        way = self.T[slot][:3, 3] - self.T[0][:3, 3]
+        covariance[:3, :3] += self.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
+        return covariance * (4.0 if self.degraded else 1.0)
+
+    def pose_covariance(self, step: np.ndarray) -> np.ndarray:
+        """(6, 6) in the map: the step, the window's place among its anchors, and a floor."""
+        covariance = step + self.alignment.covariance
+        covariance[3:, 3:] += np.eye(3) * ROTATION_FLOOR**2
+        return covariance
+
+
+def first_alignment(R_map_camera: np.ndarray) -> Alignment:
+    """The first window is the map; its slot 0 stands at the origin, turned by ``R_map_camera`` (3, 3)."""
+    return Alignment(Similarity(1.0, R_map_camera, np.zeros(3)), 0.0, 0.0, 0.0, 1.0, np.zeros((6, 6)))
+
+
+def align_keyframes(
+    keyframes: Sequence[Keyframe],
+    slots: Sequence[int],
+    prediction: WindowPrediction,
+    scale_prior: float | None = None,
+    position_sigma: float | None = None,
+) -> Alignment:
+    """Where the window lies by these keyframes, each in its slot; the rest is as for :func:`alignment.align`."""
+    return align(
+        [
+            Anchor(
+                keyframe.T_map_camera,
+                prediction.T_window_camera[slot],
+                keyframe.depth,
+                prediction.depth.get(slot),
+                keyframe.confidence,
+                prediction.confidence.get(slot),
+                keyframe.fused,
+                keyframe.pose_weight,
+            )
+            for slot, keyframe in zip(slots, keyframes, strict=True)
+        ],
+        scale_prior=scale_prior,
+        position_sigma=position_sigma,
+    )
+
+
+def in_metres(alignment: Alignment, factor: float) -> Alignment:
+    """The anchors' unit corrected to the metre; slot 0 is the window's origin and stays where it is."""
+    similarity = alignment.similarity
+    return replace(alignment, similarity=replace(similarity, scale=similarity.scale * factor))
+
+
+def place(
+    window: Window,
+    prediction: WindowPrediction,
+    anchors: Sequence[Keyframe],
+    alignment: Alignment,
+    quality: Quality,
+    corners: CornersOf,
+    noise: PoseNoise,
+    config: OdometryConfig,
+) -> Placed:
+    """Everything where the alignment puts it, then refined by what was tracked, if anything was."""
+    known = window.anchors + window.new
+    T = np.stack([alignment.similarity.pose(one) for one in prediction.T_window_camera[:known]])
+    refined = Refined.unchanged(T)
+    slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, config.min_confidence)
+    if sum(slot.corners is not None for slot in slots) > 1:
+        depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
+        sigma = np.sqrt(np.diag(noise.covariance(depth)))
+        refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
+    return Placed(window, prediction, anchors, alignment, quality, refined, config.min_confidence)
+
+
+def _slots(
+    window: Window,
+    prediction: WindowPrediction,
+    similarity: Similarity,
+    anchors: Sequence[Keyframe],
+    T: np.ndarray,
+    corners: CornersOf,
+    min_confidence: float,
+) -> list[Slot]:
+    """What the refinement is told of anchors and new frames: anchors stand where the map has them, with its depth."""
+
+    def known(number: int) -> np.ndarray:
+        depth = prediction.depth[number] * similarity.scale
+        return np.where(prediction.confidence[number] >= min_confidence, depth, np.nan)
+
+    slots = []
+    for number, frame in enumerate(window.frames[: len(T)]):
+        pixel_map = prediction.maps[number]
+        K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
+        if number < len(anchors):
+            anchor = anchors[number]
+            fresh = known(number) if number in prediction.depth else None
+            given = anchor.with_window(T[number]), anchor.corners, anchor.depth
+            slots.append(Slot(*given, K, pixel_map, anchor.fused, anchor.pose_weight + 1, True, False, fresh))
+            continue
+        depth = known(number)
+        first = not anchors and number == 0
+        slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map, known=first, fixed=first))
+    return slots

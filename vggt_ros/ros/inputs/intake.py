@@ -1,0 +1,141 @@
+"""From messages to frames: stamps and calibration are judged as they arrive, pixels are decoded on the worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from vggt_ros.calibration import Calibration
+from vggt_ros.ros.inputs.images import ImageError, to_rgb
+from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.ros.messages import time_to_ns
+from vggt_ros.ros.problems import Problems
+from vggt_ros.types import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """An image message as it came, with the calibration known at that moment. received: monotonic seconds."""
+
+    message: Any
+    calibration: Calibration | None
+    stamp: int
+    received: float
+
+
+class Intake:
+    """Accepts or refuses images by their stamps, and remembers the latest camera_info.
+
+    calibration: 'auto', 'required' or 'predicted'; timeout: seconds that auto waits for the first camera_info;
+    max_time_jump: nanoseconds; a stamp further back is a restart.
+    """
+
+    def __init__(self, problems: Problems, calibration: str, timeout: float, max_time_jump: int) -> None:
+        self._problems = problems
+        self._mode = calibration
+        self._timeout = timeout
+        self._max_time_jump = max_time_jump
+        self._lock = threading.Lock()
+        self._calibration: Calibration | None = None
+        self._first_image: float | None = None
+        self._last_stamp: int | None = None
+        self.restarted = False
+
+    def on_camera_info(self, message: Any) -> None:
+        """Remember the calibration; it counts for the images that follow."""
+        calibration = Calibration.from_message(message)
+        with self._lock:
+            self._calibration = calibration
+
+    def accept(self, message: Any) -> Incoming | None:
+        """The image with its calibration, or None with the reason reported.
+
+        ``restarted`` is set when the stamp shows that time began anew; whoever resets the map clears it.
+        """
+        now = time.monotonic()
+        stamp = time_to_ns(message.header.stamp)
+        if not self._in_time(stamp):
+            return None
+        with self._lock:
+            calibration = self._calibration
+        if self._first_image is None:
+            self._first_image = now
+        if self._mode == 'predicted':
+            calibration = None
+        elif calibration is None:
+            waiting = now - self._first_image < self._timeout
+            if self._mode == 'required' or waiting:
+                self._problems.report(
+                    'camera_info missing', 'images arrive but no camera_info: check its topic, or set calibration'
+                )
+                return None
+            self._problems.report('uncalibrated', 'no camera_info: going on with predicted intrinsics')
+        self._last_stamp = stamp
+        return Incoming(message, calibration, stamp, now)
+
+    def _in_time(self, stamp: int) -> bool:
+        """Whether the stamp comes after the last accepted one, or so far before it that time began anew."""
+        if self._last_stamp is None or stamp > self._last_stamp:
+            return True
+        if stamp == self._last_stamp:
+            hint = ': the camera driver does not stamp its images' if stamp == 0 else ''
+            self._problems.report('stamp repeated', f'an image repeats the stamp of the one before{hint}; dropped')
+            return False
+        back = self._last_stamp - stamp
+        if back <= self._max_time_jump:
+            self._problems.report(
+                'stamp back', f'an image is {back * 1e-9:.3f} s older than the one before it; dropped'
+            )
+            return False
+        self._problems.report('time jump', f'time went back by {back * 1e-9:.1f} s: a restart, the map begins anew')
+        self.restarted = True
+        return True
+
+
+class FrameMaker:
+    """Decodes and rectifies accepted images. Belongs to the worker's thread.
+
+    camera_frame: overrides the images' frame_id unless empty. required: no image without a usable calibration.
+    bits: significant bits of 16-bit images. rectified: the images need no rectification whatever camera_info says.
+    """
+
+    def __init__(
+        self, problems: Problems, camera_frame: str, required: bool, bits: int = 16, rectified: bool = False
+    ) -> None:
+        self._problems = problems
+        self._camera_frame = camera_frame
+        self._required = required
+        self._bits = bits
+        self._rectified = rectified
+        self._rectifier: Rectifier | None = None
+        self._index = 0
+
+    def make(self, incoming: Incoming) -> Frame | None:
+        """The undistorted frame, or None with the reason reported."""
+        message = incoming.message
+        try:
+            image = to_rgb(message, self._bits)
+        except ImageError as error:
+            self._problems.report('image', f'image refused: {error}')
+            return None
+        K, valid = None, None
+        if incoming.calibration is not None:
+            try:
+                rectifier = self._rectifier_for(incoming.calibration)
+                image, K, valid = rectifier(image), rectifier.K, rectifier.valid
+            except CameraInfoError as error:
+                instead = 'image dropped' if self._required else 'going on with predicted intrinsics'
+                self._problems.report('camera_info', f'camera_info refused: {error}; {instead}')
+                if self._required:
+                    return None
+        self._index += 1
+        frame_id = self._camera_frame or message.header.frame_id or 'camera'
+        return Frame(self._index, incoming.stamp, image, K, frame_id, valid)
+
+    def _rectifier_for(self, calibration: Calibration) -> Rectifier:
+        """The rectifier of this calibration, made once. Raises CameraInfoError."""
+        if self._rectifier is None or self._rectifier.calibration != calibration:
+            self._rectifier = Rectifier(calibration, rectified=self._rectified)
+        return self._rectifier

@@ -1,0 +1,143 @@
+"""A second camera beside the first: the image taken at the same time, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from vggt_ros.calibration import Calibration
+from vggt_ros.odometry.scale.recent import Recent
+from vggt_ros.odometry.scale.sources import Lookup
+from vggt_ros.ros.inputs.images import ImageError, to_rgb
+from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.ros.inputs.subscriptions import Inputs
+from vggt_ros.ros.messages import time_to_ns
+from vggt_ros.ros.problems import Problems
+from vggt_ros.types import Frame
+
+MEMORY = 128 << 20  # bytes of images that wait for their partners
+WAIT = 0.03  # s: the second image of a pair comes a little after the first, which may have woken the worker
+ALIVE = 1_000_000_000  # ns: a camera that has sent nothing for so long is not waited for
+
+
+class SecondCamera:
+    """Images of ``second/image`` (or ``second/image/compressed``), calibrated by ``second/camera_info``.
+
+    Callbacks only keep messages; ``companions`` and ``calibration`` belong to the worker's thread, which decodes the
+    one image that it needs. settings: the node's parameters by name. topic: of the images, in full.
+    """
+
+    def __init__(self, node: Node, settings: dict[str, Any], problems: Problems, lookup: Lookup) -> None:
+        self._settings, self._problems, self._lookup = settings, problems, lookup
+        self._tolerance = round(settings['sync_tolerance'] * 1e9)
+        self._images: Recent[Image | CompressedImage] = Recent(MEMORY)
+        self._inputs = Inputs(node, settings)
+        self._info: Calibration | None = None
+        self._rectifier: Rectifier | None = None
+        self._frames = ('', '')  # frame ids of both cameras
+        self._compressed = settings['image_transport'] == 'compressed'
+        self._name = 'second/image/compressed' if self._compressed else 'second/image'
+        self.topic = node.resolve_topic_name(self._name)
+        self._reason = f'no image on {self.topic}'
+
+    def open(self, group: CallbackGroup | None = None) -> None:
+        """Subscribe."""
+        kind = CompressedImage if self._compressed else Image
+        self._inputs.subscribe(kind, self._name, self._on_image, 5, group)
+        self._inputs.subscribe(CameraInfo, 'second/camera_info', self._on_info, 5, group)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._inputs.close()
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._images.add(time_to_ns(message.header.stamp), message, len(message.data))
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = Calibration.from_message(message)
+
+    def companions(self, frames: Sequence[Frame]) -> dict[int, Frame]:
+        """For the newest of these frames (oldest first): its index -> the second camera's simultaneous frame.
+
+        The companion's index is -(index of its partner) - 1. Empty, with the reason kept, where there is none.
+        """
+        partner = frames[-1]
+        frame = self._simultaneous(partner)
+        if isinstance(frame, str):
+            self._reason = frame
+            return {}
+        self._reason = ''
+        self._frames = (partner.frame_id, frame.frame_id)
+        return {partner.index: frame}
+
+    def _simultaneous(self, partner: Frame) -> Frame | str:
+        """The partner's companion, or in words why there is none."""
+        newest = self._images.newest
+        if newest is not None and partner.stamp - newest < ALIVE:
+            self._images.wait(partner.stamp - self._tolerance, WAIT)
+        found = self._images.nearest(partner.stamp)
+        self._images.forget(partner.stamp - self._tolerance)
+        if found is None:
+            return f'no image on {self.topic}'
+        stamp, message = found
+        apart = abs(stamp - partner.stamp)
+        if apart > self._tolerance:
+            return (
+                f'the second camera is not synchronised: its nearest image is {apart / 1e6:.1f} ms apart, '
+                f'{self._tolerance / 1e6:.1f} ms allowed'
+            )
+        try:
+            image, K, valid = self._decode(message)
+        except (ImageError, CameraInfoError) as error:
+            return self._refused(f'image of the second camera refused: {error}')
+        frame = Frame(-partner.index - 1, stamp, image, K, message.header.frame_id, valid)
+        if frame.size != partner.size:
+            return self._refused(f'the second camera has {frame.size} pixels, the first {partner.size}: not the same')
+        return frame
+
+    def _refused(self, words: str) -> str:
+        self._problems.report('second camera', words)
+        return words
+
+    def _decode(self, message: Image | CompressedImage) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Undistorted RGB, K and valid pixels, as in Frame. Raises ImageError or CameraInfoError."""
+        image = to_rgb(message, self._settings['image_bits'])
+        if self._settings['calibration'] == 'predicted':
+            return image, None, None
+        info = self._info
+        if info is None:
+            raise CameraInfoError('its camera_info has not come')
+        if self._rectifier is None or self._rectifier.calibration != info:
+            self._rectifier = Rectifier(info, rectified=self._settings['rectified'])
+        return self._rectifier(image), self._rectifier.K, self._rectifier.valid
+
+    def calibration(self) -> np.ndarray | str:
+        """T_first_second (4, 4) in metres, or in words why the second camera gives nothing.
+
+        From TF between the frames of the images, else from the baseline in the projection of ``second/camera_info``,
+        which stands in the rectified frame of a stereo pair's first camera: Tx = -fx' B (sensor_msgs/CameraInfo).
+        """
+        if self._reason:
+            return self._reason
+        first, second = self._frames
+        if first == second:
+            words = f'both cameras have the frame id {first!r}'
+        else:
+            T_first_second = self._lookup(first, second, None)
+            if not isinstance(T_first_second, str):
+                if np.linalg.norm(T_first_second[:3, 3]) > 0:
+                    return T_first_second
+                words = f'{first} and {second} are at the same place on TF'
+            else:
+                words = T_first_second
+        P = self._info.p if self._info is not None else (0.0,) * 12
+        if not (P[0] > 0 and P[5] > 0 and (P[3] or P[7])):
+            return f'{words}, and no baseline in the P of second/camera_info'
+        T = np.eye(4)
+        T[:2, 3] = -P[3] / P[0], -P[7] / P[5]
+        return T

@@ -1,0 +1,154 @@
+"""What the node shows of its map: the topic ``~/map`` and the service ``~/save_map``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent import futures
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from vggt_ros.mapping.export import MapExportError, save_map
+from vggt_ros.mapping.voxel_map import MapConfig
+from vggt_ros.ros.compat import point_cloud
+from vggt_ros.ros.messages import POINT, ns_to_time, pack_rgb
+from vggt_ros.ros.outputs.map_keeper import MapContents, MapKeeper
+from vggt_ros.ros.outputs.publishers import Publishers, wanted
+from vggt_ros.ros.problems import Problems
+from vggt_ros.srv import SaveMap
+
+PATIENCE = 60.0  # seconds until the map's thread must have answered
+LOOK = 0.2  # seconds between looks whether there is something to publish
+
+
+class LiveMap:
+    """The map from configure to cleanup; ``add`` and ``add_located`` are the keeper's.
+
+    ~/map is latched and published when the map has changed, at most once in ``period`` seconds (of the wall clock: it
+    goes on when a bag has ended), and only while somebody listens. Whoever comes late gets the latched message at once,
+    and right after it a new one if the map has changed since. What was latched of an older epoch is replaced even when
+    nobody listens. Messages are made in the keeper's thread and published by the executor, which alone expects that
+    Ctrl-C takes the context away.
+
+    ~/save_map has a callback group of its own: images and the other services do not wait for the disk.
+    """
+
+    def __init__(self, node: Node, problems: Problems, config: MapConfig, map_frame: str, period: float) -> None:
+        self._node = node
+        self._problems = problems
+        self._map_frame = map_frame
+        self._period = period
+        self._keeper = MapKeeper(config, problems)
+        self.add, self.add_located = self._keeper.add, self._keeper.add_located
+        self._making: Future[tuple[int, int | None, PointCloud2]] | None = None
+        self._published: tuple[int, int | None] = (self._keeper.version, None)  # version and epoch
+        self._due = 0.0
+        self._closed = False
+        self._publishing, self._saving = threading.Lock(), threading.Lock()
+        self._publishers = Publishers(node)
+        self._publisher = self._publishers.add(PointCloud2, '~/map', latched=True)
+        topic_group, save_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        self._guard = node.create_guard_condition(self._publish, topic_group)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(min(LOOK, period), self._look, topic_group, steady)
+        self._service = node.create_service(SaveMap, '~/save_map', self._on_save, callback_group=save_group)
+        self._keeper.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """False when the keeper's thread has died of an error: see the log."""
+        return self._keeper.is_alive()
+
+    def close(self) -> None:
+        """Forget the map and take topic and service away; a map that is just being written is finished first."""
+        self._keeper.stop()
+        with self._publishing, self._saving:
+            self._closed = True
+            self._node.destroy_timer(self._timer)
+            self._node.destroy_guard_condition(self._guard)
+            self._node.destroy_service(self._service)
+            self._publishers.close()
+
+    def _look(self) -> None:
+        with self._publishing:
+            if self._closed or self._making is not None or time.monotonic() < self._due:
+                return
+            version, epoch = self._published
+            outdated = epoch is not None and epoch != self._keeper.epoch
+            if version != self._keeper.version and (outdated or wanted(self._publisher)):
+                self._making = self._keeper.ask(self._make)
+                self._making.add_done_callback(lambda future: self._guard.trigger())
+
+    def _make(self, contents: MapContents) -> tuple[int, int | None, PointCloud2]:
+        """In the keeper's thread: version, epoch and message."""
+        cloud = contents.map.cloud()
+        points = np.empty(len(cloud), POINT)
+        points['x'], points['y'], points['z'] = cloud.xyz.T
+        points['rgb'] = pack_rgb(cloud.rgb)
+        points['confidence'] = cloud.confidence
+        header = Header(stamp=ns_to_time(contents.stamp), frame_id=self._map_frame)
+        return contents.map.version, contents.map.epoch, point_cloud(header, points, dense=True)
+
+    def _publish(self) -> None:
+        with self._publishing:
+            if self._closed or self._making is None or not self._making.done():
+                return
+            made, self._making = self._making, None
+            if made.cancelled():
+                return
+            self._due = time.monotonic() + self._period
+            try:
+                version, epoch, message = made.result()
+            except ValueError as error:
+                self._problems.report('map', f'the map cannot be published: {error}')
+                return
+            self._published = version, epoch
+            self._publisher.publish(message)
+
+    def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        with self._saving:
+            response.success, response.message = save(self._keeper, request.folder)
+        if response.success:
+            self._node.get_logger().info(f'map saved: {response.message}')
+        else:
+            self._node.get_logger().warning(f'the map was not saved: {response.message}')
+        return response
+
+
+def save(keeper: MapKeeper, folder: str) -> tuple[bool, str]:
+    """Save the map as it is now. Whether that was done, and what was written or what stood in the way.
+
+    folder: see srv/SaveMap.srv. Takes seconds for a map of a million points: call it where nobody waits.
+    """
+    try:
+        cloud, trajectory, keyframes, scale, epoch = keeper.ask(_gather).result(PATIENCE)
+        return True, save_map(folder or _fresh_folder(), cloud, trajectory, keyframes, scale, epoch)
+    except futures.CancelledError:
+        return False, 'the node is shutting down or cleaning up, the map is gone'
+    except futures.TimeoutError:
+        return False, f'the map was busy for {PATIENCE:.0f} s: try again'
+    except (MapExportError, ValueError) as error:
+        return False, str(error)
+
+
+def _gather(contents: MapContents) -> tuple:
+    history, epoch = contents.history, contents.map.epoch
+    return contents.map.cloud(), history.trajectory(), history.pinholes(), contents.scale, epoch or 0
+
+
+def _fresh_folder() -> Path:
+    """A folder in the current one that does not exist yet, named by date and time."""
+    name = f'vggt_map_{datetime.now():%Y-%m-%d_%H-%M-%S}'
+    folder, number = Path(name), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f'{name}_{number}')
+    return folder

@@ -1,0 +1,192 @@
+"""The thread that owns the map: what the odometry found goes in, and nobody who gives or asks waits for the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vggt_ros.mapping.history import History
+from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap
+from vggt_ros.pipeline import Solution
+from vggt_ros.ros.problems import Problems
+from vggt_ros.similarity import Similarity, for_all
+from vggt_ros.types import Estimate, Located, Scale
+
+WAITING = 32  # keyframes that may wait; each holds an image and a depth image
+
+T = TypeVar('T')
+
+
+@dataclass(eq=False)
+class MapContents:
+    """What is known of one epoch. stamp: nanoseconds, of the newest keyframe. scale: of everything in it."""
+
+    map: VoxelMap
+    history: History = field(default_factory=History)
+    stamp: int = 0
+    scale: Scale = Scale.UNKNOWN
+
+
+@dataclass(eq=False)
+class _Step:
+    """poses: (index, stamp, T_map_camera) without the images, so that they cost nothing to keep."""
+
+    epoch: int
+    poses: list[tuple[int, int, np.ndarray]]
+    scale: Scale | None = None
+    keyframes: Sequence[Estimate] = ()
+    corrections: Mapping[int, Similarity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    function: Callable[[MapContents], Any]
+    future: Future
+
+
+class MapKeeper(threading.Thread):
+    """Runs until ``stop``. Knows no node: what is asked of it is computed here and used elsewhere.
+
+    When more keyframes come than the map can take in, the oldest that wait stay out of it, and it is said. Poses and
+    corrections are never left out. An unusable keyframe is reported and passed over.
+    """
+
+    def __init__(self, config: MapConfig, problems: Problems) -> None:
+        super().__init__(name='vggt_map', daemon=True)
+        self._contents = MapContents(VoxelMap(config))
+        self._problems = problems
+        self._changed = threading.Condition()
+        self._waiting: deque[_Step | _Question] = deque()
+        self._stopping = False
+
+    @property
+    def version(self) -> int:
+        """Changes with the map."""
+        return self._contents.map.version
+
+    @property
+    def epoch(self) -> int | None:
+        """Which the map belongs to, None before the first."""
+        return self._contents.map.epoch
+
+    def add(self, solution: Solution) -> None:
+        """What a window gave, in order; never waits.
+
+        Its corrections name every keyframe that the odometry still has; those that it has forgotten follow their
+        neighbours.
+        """
+        poses = [_pose(one) for one in solution.estimates]
+        self._put(_Step(solution.epoch, poses, solution.scale, solution.keyframes, solution.corrections))
+
+    def add_located(self, located: Located) -> None:
+        """The pose of an image that the network has not looked at (yet); never waits."""
+        self._put(_Step(located.epoch, [_pose(located)]))
+
+    def ask(self, function: Callable[[MapContents], T]) -> Future[T]:
+        """Call ``function`` in this thread, once all that was added before is in the map; it must keep no part of it.
+
+        Its ValueError becomes the future's. The future is cancelled when the thread ends before.
+        """
+        question = _Question(function, Future())
+        if not self._put(question):
+            question.future.cancel()
+        return question.future
+
+    def stop(self) -> None:
+        """End the thread and wait for it; what still waits is not taken in."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self.join()
+
+    def run(self) -> None:
+        try:
+            while (item := self._next()) is not None:
+                if isinstance(item, _Step):
+                    self._take(item)
+                else:
+                    self._answer(item)
+                if notice := self._contents.map.notice():
+                    self._problems.report('map budget', notice)
+        finally:
+            with self._changed:
+                self._stopping = True
+            for item in self._waiting:
+                if isinstance(item, _Question):
+                    item.future.cancel()
+
+    def _put(self, item: _Step | _Question) -> bool:
+        """Whether there is still somebody to take it."""
+        with self._changed:
+            if self._stopping:
+                return False
+            self._waiting.append(item)
+            left_out = self._leave_out()
+            self._changed.notify()
+        if left_out:
+            self._problems.report('map', f'the map cannot keep up: {left_out} keyframes stay out of it')
+        return True
+
+    def _leave_out(self) -> int:
+        """Drop keyframes, the oldest first, until no more than WAITING wait beside those that just came."""
+        steps = [item for item in list(self._waiting)[:-1] if isinstance(item, _Step)]
+        too_many = sum(len(step.keyframes) for step in steps) - WAITING
+        left_out = 0
+        for step in steps:
+            if left_out >= too_many:
+                break
+            number = min(too_many - left_out, len(step.keyframes))
+            step.keyframes = step.keyframes[number:]
+            left_out += number
+        return left_out
+
+    def _next(self) -> _Step | _Question | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            return None if self._stopping else self._waiting.popleft()
+
+    def _take(self, step: _Step) -> None:
+        contents = self._contents
+        if step.epoch != contents.map.epoch:
+            if contents.map.epoch is not None and step.epoch < contents.map.epoch:
+                return  # an image that was still being located when the new epoch began
+            contents.map.begin(step.epoch)
+            contents.history.clear()
+        if step.scale is not None:
+            contents.scale = step.scale
+        try:
+            contents.map.correct(for_all(step.corrections, [submap.index for submap in contents.map.submaps]))
+        except ValueError as error:
+            self._problems.report('map', f'the map is not corrected: {error}')
+        else:
+            contents.history.correct(for_all(step.corrections, contents.history.keyframes()))
+        for keyframe in step.keyframes:
+            try:
+                contents.map.add(keyframe)
+            except ValueError as error:
+                self._problems.report('map', f'a keyframe stays out of the map: {error}')
+                continue
+            contents.history.add_keyframe(keyframe)
+            contents.stamp = keyframe.frame.stamp
+        for index, stamp, T_map_camera in step.poses:
+            contents.history.add_pose(index, stamp, T_map_camera)
+
+    def _answer(self, question: _Question) -> None:
+        if not question.future.set_running_or_notify_cancel():
+            return
+        try:
+            answer = question.function(self._contents)
+        except ValueError as error:
+            question.future.set_exception(error)
+        else:
+            question.future.set_result(answer)
+
+
+def _pose(located: Located) -> tuple[int, int, np.ndarray]:
+    return located.frame.index, located.frame.stamp, located.T_map_camera

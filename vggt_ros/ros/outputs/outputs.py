@@ -1,0 +1,137 @@
+"""Every topic that the node publishes, filled only where somebody listens."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from vggt_ros.depth import confidence_to_source, depth_to_source
+from vggt_ros.msg import Status
+from vggt_ros.ros import messages
+from vggt_ros.ros.outputs.publishers import Publishers, wanted
+from vggt_ros.ros.outputs.track_outputs import TrackOutputs
+from vggt_ros.ros.tf.frames import Placement
+from vggt_ros.similarity import Similarity, for_all
+from vggt_ros.types import Estimate, Located
+
+
+@dataclass(eq=False)
+class _Step:
+    """One pose of the path: index of the image, stamp in ns, T_map_camera (4, 4)."""
+
+    index: int
+    stamp: int
+    T: np.ndarray
+
+
+class Outputs:
+    """Publishers of results. settings: the node's parameters by name. Raises LoadError or MissingPackage."""
+
+    def __init__(self, node: LifecycleNode, settings: dict[str, Any]) -> None:
+        self._map_frame = settings['map_frame']
+        self._full_size = settings['depth_size'] == 'source'
+        self._path: deque[_Step] = deque()
+        self.tracks = TrackOutputs(node, settings)
+        self._publishers = Publishers(node)
+        self.odometry = self._publishers.add(Odometry, '~/odometry')
+        self.pose = self._publishers.add(PoseWithCovarianceStamped, '~/pose')
+        self.path = self._publishers.add(Path, '~/path')
+        self.depth = self._publishers.add(Image, '~/depth/image_rect')
+        self.camera_info = self._publishers.add(CameraInfo, '~/depth/camera_info')
+        self.confidence = self._publishers.add(Image, '~/depth/confidence')
+        self.points = self._publishers.add(PointCloud2, '~/points')
+        self.status = self._publishers.add(Status, '~/status', latched=True)
+
+    def close(self) -> None:
+        """Destroy all publishers."""
+        self._publishers.close()
+        self.tracks.close()
+
+    def reset(self) -> None:
+        """Forget the path."""
+        self._path.clear()
+
+    def publish_odometry(self, placement: Placement) -> None:
+        """Where a frame of the robot is, and how it moves."""
+        if wanted(self.odometry):
+            self.odometry.publish(from_placement(placement))
+
+    def publish_pose(self, located: Located) -> None:
+        """Where the camera is in the map."""
+        if wanted(self.pose):
+            message = PoseWithCovarianceStamped(header=messages.header(located, self._map_frame))
+            message.pose.pose = messages.to_pose(located.T_map_camera)
+            message.pose.covariance = located.covariance.ravel()
+            self.pose.publish(message)
+
+    def publish_view(self, estimate: Estimate) -> None:
+        """What the network saw in one image, each message with the image's stamp."""
+        in_camera = messages.header(estimate, estimate.frame.frame_id)
+        self._publish_depth(estimate, in_camera)
+        if wanted(self.points):
+            self.points.publish(messages.to_points(estimate, in_camera))
+
+    def correct_path(self, corrections: Mapping[int, Similarity]) -> None:
+        """Move the poses of the path with their keyframes."""
+        moved = for_all(corrections, [step.index for step in self._path])
+        for step in self._path:
+            if step.index in moved:
+                step.T = moved[step.index].pose(step.T)
+
+    def publish_path(self, estimate: Estimate, length: int) -> None:
+        """The images that the network has seen, at most ``length`` of them; this one is the newest."""
+        self._path.append(_Step(estimate.frame.index, estimate.frame.stamp, estimate.T_map_camera))
+        while len(self._path) > length:
+            self._path.popleft()
+        if wanted(self.path):
+            head = messages.header(estimate, self._map_frame)
+            poses = [PoseStamped(header=self._header(step.stamp), pose=messages.to_pose(step.T)) for step in self._path]
+            self.path.publish(Path(header=head, poses=poses))
+
+    def _header(self, stamp: int) -> Header:
+        return Header(stamp=messages.ns_to_time(stamp), frame_id=self._map_frame)
+
+    def _publish_depth(self, estimate: Estimate, head: Header) -> None:
+        """Depth, its confidence and a CameraInfo of exactly their size."""
+        if wanted(self.depth):
+            depth = depth_to_source(estimate.depth, estimate.map) if self._full_size else estimate.depth
+            self.depth.publish(_image(depth, head))
+        if wanted(self.confidence):
+            confidence = estimate.confidence
+            if self._full_size:
+                confidence = confidence_to_source(confidence, estimate.map)
+            self.confidence.publish(_image(confidence, head))
+        if wanted(self.camera_info):
+            if self._full_size:
+                K, size = estimate.map.K_to_source(estimate.K), estimate.map.source
+            else:
+                K, size = estimate.K, estimate.map.size
+            self.camera_info.publish(messages.to_camera_info(K, size, head))
+
+
+def _image(values: np.ndarray, head: Header) -> Image:
+    message = Image(header=head)
+    messages.fill_image(message, values, '32FC1')
+    return message
+
+
+def from_placement(placement: Placement) -> Odometry:
+    """The pose of a frame and its twist; an unknown twist is zero with its covariance of 1e6."""
+    head = Header(stamp=messages.ns_to_time(placement.stamp), frame_id=placement.frame_id)
+    message = Odometry(header=head, child_frame_id=placement.child_frame_id)
+    message.pose.pose = messages.to_pose(placement.T)
+    message.pose.covariance = placement.covariance.ravel()
+    if placement.velocity is not None:
+        linear, angular = message.twist.twist.linear, message.twist.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = placement.velocity.tolist()
+    message.twist.covariance = placement.velocity_covariance.ravel()
+    return message

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.types import Frame, Located, Scale, State
+from vggt_ros.types import Frame, PosedFrame, Scale, State
 
 
 def pose(position, rotvec):
@@ -54,4 +54,4 @@ def located(t=0.8, **changes):
         'scale': Scale.METRIC,
         'epoch': 0,
     }
-    return Located(**fields | changes)
+    return PosedFrame(**fields | changes)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from exact import SIZE, K, depth_of, look, walk
 from vggt_ros import camera
 from vggt_ros.camera import PixelMap
-from vggt_ros.odometry.scale.sources import Solved
+from vggt_ros.odometry.sensors import SolvedWindow
 from vggt_ros.types import Estimate, Frame, Scale, State
 
 UNIT = 0.4  # metres per map unit
@@ -61,7 +61,7 @@ def estimate(index, T=None, unit=UNIT, state=State.TRACKING):
 
 
 def solved(*indices, companions=(), window_scale=1.0, **options):
-    return Solved([estimate(index, **options) for index in indices], window_scale, companions)
+    return SolvedWindow([estimate(index, **options) for index in indices], window_scale, companions)
 
 
 def sensor(index, size=SIZE):

@@ -94,15 +94,6 @@ def intrinsics_from_fov(fov_h: np.ndarray, fov_w: np.ndarray, size: tuple[int, i
     return K
 
 
-def fov_from_intrinsics(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """K (..., 3, 3) for ``size`` (w, h) -> (..., 2) fields of view in radians, vertical first as in VGGT."""
-    width, height = size
-    return np.stack(
-        [2 * np.arctan2(height / 2, K[..., 1, 1]), 2 * np.arctan2(width / 2, K[..., 0, 0])],
-        axis=-1,
-    )
-
-
 def pixel_grid(size: tuple[int, int]) -> np.ndarray:
     """(h, w, 2) float64 pixel centres (u, v) of an image of ``size`` (w, h)."""
     width, height = size

@@ -1,23 +1,23 @@
-"""Frames in, estimates and tracks out: front end, network, odometry and tracker in their order. No ROS here.
+"""Frames in, results out: front end, network, odometry and tracker in their order. No ROS here.
 
 ``look`` and ``process`` may run on two threads: every image is looked at, at camera rate; some are processed, as fast
-as the network is.
+as the network is. What the two share, the front end and the tracker, locks itself; the rest belongs to ``process``, and
+whoever else wants to know of it reads the frozen :class:`PipelineReport`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from vggt_ros.odometry.config import Hints, OdometryConfig
-from vggt_ros.odometry.front.frontend import FrontEnd, Sight
-from vggt_ros.odometry.gravity import Gravity, GravitySource
+from vggt_ros.odometry.config import MotionHints, OdometryConfig
+from vggt_ros.odometry.front.frontend import FrameResult, FrontEnd
+from vggt_ros.odometry.gravity import GravitySource
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.scale.sources import MetricSource, Solved
+from vggt_ros.odometry.outcome import WindowOutcome
+from vggt_ros.odometry.sensors import Sensor, SolvedWindow, read_all
 from vggt_ros.odometry.windows.adjustment import NO_POINTS
 from vggt_ros.odometry.windows.alignment import AlignmentError
 from vggt_ros.odometry.windows.focal import FocalCheck
@@ -25,23 +25,12 @@ from vggt_ros.odometry.windows.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
 from vggt_ros.similarity import Similarity
 from vggt_ros.tracks.config import TrackerConfig
-from vggt_ros.tracks.tracker import Tracker
-from vggt_ros.types import (
-    Estimate,
-    Frame,
-    Located,
-    Predictor,
-    Scale,
-    State,
-    WindowPrediction,
-    WindowTooLargeError,
-)
-
-STILL_PERIOD = 1.0  # s between two windows while the camera stands still: what it sees may change
+from vggt_ros.tracks.tracker import KeypointTracker
+from vggt_ros.types import Estimate, Frame, PosedFrame, Predictor, Scale, State, WindowPrediction, WindowTooLargeError
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class WindowResult:
     """What a window brought.
 
     estimates: one for each new frame that was placed, in the order of time. refused: frames that were not. located:
@@ -53,7 +42,7 @@ class Solution:
 
     estimates: Sequence[Estimate] = ()
     refused: int = 0
-    located: Sequence[Located] = ()
+    located: Sequence[PosedFrame] = ()
     keyframes: Sequence[Estimate] = ()
     corrections: Mapping[int, Similarity] = field(default_factory=dict)
     state: State = State.INITIALIZING
@@ -62,11 +51,40 @@ class Solution:
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, outcome: WindowOutcome, refused: int = 0, reasons: tuple[str, ...] | None = None) -> WindowResult:
+        """From what the world made of a window. reasons: in place of its own."""
+        return cls(
+            estimates=outcome.estimates,
+            refused=refused,
+            keyframes=outcome.keyframes,
+            corrections=outcome.corrections,
+            state=outcome.state,
+            scale=outcome.scale,
+            epoch=outcome.epoch,
+            reasons=outcome.reasons if reasons is None else reasons,
+        )
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """What others may know of the pipeline, as it was when this was made.
+
+    epoch: of the map. window: most frames that the network sees at once. gravity: on whose word the map is level.
+    sources: what became of each metric source, in words. predictor: what runs where, with what memory, in words.
+    """
+
+    epoch: int
+    window: int
+    gravity: GravitySource
+    sources: Mapping[str, str]
+    predictor: Mapping[str, str]
+
 
 class Pipeline:
     """Feed frames in the order of their stamps; each that is processed comes back once, when its window is solved.
 
-    window_seconds: how long the network took for the last window.
+    sensors: what else knows something about the scene or the robot, see :mod:`vggt_ros.odometry.sensors`.
     """
 
     def __init__(
@@ -75,17 +93,15 @@ class Pipeline:
         odometry: OdometryConfig | None = None,
         tracker: TrackerConfig | None = None,
         world: WorldConfig | None = None,
-        sources: Sequence[MetricSource] = (),
+        sensors: Sequence[Sensor] = (),
     ) -> None:
         self.predictor = predictor
-        self.odometry = World(odometry or OdometryConfig(accuracy=predictor.accuracy), world)
+        self.world = World(odometry or OdometryConfig(accuracy=predictor.accuracy), world)
         self.front = FrontEnd(predictor.accuracy)
-        self.tracker = Tracker(tracker, predictor.accuracy.track)
-        self.sources = sources
-        self.window_seconds = 0.0
+        self.tracker = KeypointTracker(tracker, predictor.accuracy.track)
+        self.sensors = sensors
         self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
-        self._processed = 0  # stamp of the newest frame that was given to ``process``
 
     def reset(self) -> None:
         """Forget the map and the tracks: a new epoch."""
@@ -99,144 +115,142 @@ class Pipeline:
 
     def begin_epoch(self) -> None:
         """The part of ``reset`` that belongs to the thread that processes."""
-        self.odometry.reset()
+        self.world.reset()
         self._focal.reset()
         self._forget()
 
     def _forget(self) -> None:
         self._waiting.clear()
-        for source in self.sources:
-            source.clear()
+        for sensor in self.sensors:
+            sensor.clear()
 
-    def look(self, frame: Frame, track: bool = True) -> Sight:
+    def report(self) -> PipelineReport:
+        """How things stand; belongs to the thread that processes."""
+        world = self.world
+        return PipelineReport(
+            epoch=world.epoch,
+            window=world.config.window,
+            gravity=world.gravity.source,
+            sources={name: status.describe() for name, status in world.metres.sources.items()},
+            predictor=self.predictor.describe(),
+        )
+
+    # At camera rate ----------------------------------------------------------------------------------------------
+
+    def look(self, frame: Frame, track: bool = True) -> FrameResult:
         """Track and locate an image, at camera rate; to be called before ``process``. Raises ValueError.
 
         track: whether anybody wants keypoint tracks.
         """
-        sight = self.front.look(frame)
+        result = self.front.look(frame)
         corners = self.front.corners(frame.index) if track else None
         if corners is None:
-            return sight
+            return result
         K = self.front.intrinsics(frame)
-        return replace(sight, tracks=self.tracker.look(frame, corners, sight.located, K))
+        return replace(result, tracks=self.tracker.look(frame, corners, result.located, K))
 
-    def due(self, sight: Sight) -> bool:
+    def due(self, result: FrameResult) -> bool:
         """Whether the network should look at this image: while the camera stands still, only now and then."""
-        return not sight.motion.stationary or sight.frame.stamp - self._processed >= STILL_PERIOD * 1e9
+        return self.front.due(result)
 
-    def process(
-        self,
-        frames: Sequence[Frame],
-        track: bool = True,
-        companions: Mapping[int, Frame] | None = None,
-        gravity: Gravity | None = None,
-    ) -> Solution:
+    # For every window --------------------------------------------------------------------------------------------
+
+    def process(self, frames: Sequence[Frame], track: bool = True) -> WindowResult:
         """Solve a window with these new frames, oldest first; nothing comes back while too few have come to begin.
 
-        track: whether anybody wants tracks; without, the network's tracker rests. companions: frame index ->
-        the simultaneous image of a second camera. gravity: which way is down in the newest frame.
+        track: whether anybody wants tracks; without, the network's tracker rests.
         A window that is no use is dropped with its frames, the map stays; the reasons say why.
         Raises WindowTooLargeError when even half of the window does not fit into the device's memory, and DeviceError.
         """
-        world = self.odometry
+        world = self.world
         self._waiting += frames
-        self._processed = self._waiting[-1].stamp
-        companions = companions or {}
-        beside = [companions[frame.index] for frame in frames if frame.index in companions]
+        self.front.processing(self._waiting[-1])
+        reading = read_all(self.sensors, frames)
+        beside = [reading.companions[frame.index] for frame in frames if frame.index in reading.companions]
+        gravity = reading.gravity
         if gravity is not None and world.latest is None:
             # The first frame's is meant, but the camera hardly turns before the first window.
-            world.level(gravity)
+            world.level_first(gravity)
         window = world.plan(self._waiting, beside)
         if window is None:
-            return self.solution()
+            return self.standing()
         waiting, self._waiting, epoch = len(self._waiting), [], world.epoch
         window, prediction, asked = self._look_at(window, track, beside)
         try:
-            world.update(window, prediction, self._corners, self._hints(window))
+            outcome = world.update(window, prediction, self._corners, self._hints(window))
         except (AlignmentError, PredictionError):
             if world.state is State.LOST:
                 self.front.lose()
-            return self.solution(refused=waiting)
+            return self.standing(refused=waiting)
         if world.epoch != epoch:
             self._forget()
             self.tracker.reset()
-        self._measure(window)
+        outcome = self._measure(window, outcome)
         if gravity is not None and gravity.source is not GravitySource.ASSUMED_LEVEL:
-            world.level(gravity, world.estimates[-1])
-        estimates = world.estimates
-        placed = world.placed
-        points = NO_POINTS if placed is None else placed.refined.points
-        said = self.tracker.solved(estimates, points, prediction, asked, world.corrections)
+            outcome = world.level(outcome, gravity)
+        estimates = outcome.estimates
+        points = NO_POINTS if outcome.placed is None else outcome.placed.refined.points
+        said = self.tracker.solved(estimates, points, prediction, asked, outcome.corrections)
         located = [one for estimate in estimates if (one := self._follow(estimate)) is not None]
         self.front.solved(estimates[-1])
-        return self.solution(
-            estimates=estimates,
-            refused=waiting - len(estimates),
-            located=located,
-            keyframes=world.added,
-            corrections=world.corrections,
-            warnings=tuple(filter(None, [self._focal.update(window, prediction), said])),
-        )
+        warnings = tuple(filter(None, [self._focal.update(window, prediction), said]))
+        return replace(WindowResult.of(outcome, waiting - len(estimates)), located=located, warnings=warnings)
 
-    def _measure(self, window: Window) -> None:
+    def standing(self, refused: int = 0, reasons: tuple[str, ...] | None = None) -> WindowResult:
+        """A result with nothing new, that says how things stand. reasons: in place of the world's own."""
+        return WindowResult.of(self.world.standing(), refused, reasons)
+
+    def _measure(self, window: Window, outcome: WindowOutcome) -> WindowOutcome:
         """Ask those who know metric lengths; a map that becomes metric voids what they have kept in its old unit."""
-        world, placed = self.odometry, self.odometry.placed
-        if placed is None or not self.sources:
-            return
+        placed, before = outcome.placed, self.world.scale
+        if placed is None or not self.sensors:
+            return outcome
         partner = placed.raw(window.new_slots[-1])
         pairs = [(partner, placed.raw(slot)) for slot in window.companion_slots]
-        solved = Solved(world.estimates, placed.similarity.scale, pairs)
-        before = world.scale
-        world.measure([source.answer(solved) for source in self.sources])
-        if world.scale is Scale.METRIC and before is not Scale.METRIC:
-            for source in self.sources:
-                source.clear()
-
-    def solution(self, **fields: Any) -> Solution:
-        """A solution that says how things stand."""
-        world = self.odometry
-        return replace(Solution((), 0, (), (), {}, world.state, world.scale, world.epoch, world.reasons), **fields)
+        solved = SolvedWindow(outcome.estimates, placed.similarity.scale, pairs)
+        answers = [sensor.answer(solved) for sensor in self.sensors]
+        outcome = self.world.measure(outcome, [answer for answer in answers if answer is not None])
+        if outcome.scale is Scale.METRIC and before is not Scale.METRIC:
+            for sensor in self.sensors:
+                sensor.clear()
+        return outcome
 
     def _corners(self, index: int) -> Corners | None:
-        return self.front.corners(index) if self.odometry.config.refine else None
+        return self.front.corners(index) if self.world.config.refine else None
 
-    def _follow(self, estimate: Estimate) -> Located | None:
+    def _follow(self, estimate: Estimate) -> PosedFrame | None:
         """The estimate as the front end has it, when it could not locate that image itself."""
-        seen = self.front.seen(estimate.frame.index)
-        return None if seen is not None and seen.T_odom_camera is not None else self.front.follow(estimate)
+        past = self.front.past(estimate.frame.index)
+        return None if past is not None and past.T_odom_camera is not None else self.front.follow(estimate)
 
-    def _hints(self, window: Window) -> Hints:
+    def _hints(self, window: Window) -> MotionHints:
         new = [window.frames[slot].index for slot in window.new_slots]
-        seen = {index: one for index in new if (one := self.front.seen(index)) is not None}
-        blurred = frozenset(index for index, one in seen.items() if one.motion.blurred)
-        latest = self.odometry.latest
-        if latest is None or self.odometry.state is State.LOST or new[-1] not in seen:
-            return Hints(blurred=blurred)
-        motion = seen[new[-1]].motion
-        held = len(seen) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
+        past = {index: one for index in new if (one := self.front.past(index)) is not None}
+        blurred = frozenset(index for index, one in past.items() if one.motion.blurred)
+        latest = self.world.latest
+        if latest is None or self.world.state is State.LOST or new[-1] not in past:
+            return MotionHints(blurred=blurred)
+        motion = past[new[-1]].motion
+        held = len(past) == len(new) and motion.stationary and latest.frame.stamp >= motion.still_since
         ends = window.frames[0].index, new[-1]
-        return Hints(self.front.turn(*ends), blurred, held, self.front.broken(*ends))
+        return MotionHints(self.front.turn(*ends), blurred, held, self.front.broken(*ends))
 
     def _look_at(
         self, window: Window, track: bool, beside: Sequence[Frame]
     ) -> tuple[Window, WindowPrediction, np.ndarray | None]:
         """Also the ids of the tracks that were asked about, in the order of the queries."""
-        started = time.perf_counter()
         try:
-            prediction, asked = self._predict(window, track)
+            return window, *self._predict(window, track)
         except WindowTooLargeError:
             # Once: half the window from now on. A second failure is the caller's to report.
-            self.odometry.shrink(max(3, len(window.frames) // 2))
-            smaller = self.odometry.plan([window.frames[slot] for slot in window.new_slots], beside)
+            self.world.shrink(max(3, len(window.frames) // 2))
+            smaller = self.world.plan([window.frames[slot] for slot in window.new_slots], beside)
             assert smaller is not None
-            window = smaller
-            prediction, asked = self._predict(smaller, track)
-        self.window_seconds = time.perf_counter() - started
-        return window, prediction, asked
+            return smaller, *self._predict(smaller, track)
 
     def _predict(self, window: Window, track: bool) -> tuple[WindowPrediction, np.ndarray | None]:
         reference = window.frames[0]
-        wanted = track and self.odometry.state is not State.LOST
+        wanted = track and self.world.state is not State.LOST
         queries = None
         if wanted:
             pixel_map = self.predictor.pixel_map(reference.size)
@@ -245,3 +259,15 @@ class Pipeline:
             return self.predictor.predict(window.frames, window.depth), None
         asked, uv = queries
         return self.predictor.predict(window.frames, window.depth, uv), asked
+
+
+def current_state(window: State, located: PosedFrame | None, paused: bool = False) -> State:
+    """Which state is true. window: what the last window says. located: the image located last, if any.
+
+    What the camera's thread says is newer, unless the network has lost the place altogether.
+    """
+    if paused:
+        return State.PAUSED
+    if located is not None and located.state in (State.STATIONARY, State.DEGRADED):
+        return located.state if window in (State.TRACKING, State.DEGRADED) else window
+    return window

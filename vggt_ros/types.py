@@ -103,7 +103,7 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
+class PosedFrame:
     """One image whose camera is placed in the map.
 
     T_map_camera: (4, 4) float64, corrected whenever the map is. T_odom_camera: (4, 4) float64, continuous: composed of
@@ -125,7 +125,7 @@ class Located:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate(Located):
+class Estimate(PosedFrame):
     """A located image that the network has looked at.
 
     step_covariance: (6, 6) of the motion from the frame that was published last before this window, as ``covariance``.

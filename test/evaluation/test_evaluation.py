@@ -9,9 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vggt_ros.evaluation import hazards, live, runs
-from vggt_ros.evaluation.report import Row, Settings, at_most, put, table
+from vggt_ros.evaluation.report import EvaluationSettings, Row, at_most, put, table
 from vggt_ros.evaluation.scenarios import PERIOD, SIZE, K, Scenario, room_loop
-from vggt_ros.types import Frame, Located, Scale, State
+from vggt_ros.types import Frame, PosedFrame, Scale, State
 
 MAP = np.diag([0.5, 0.5, 0.5, 1.0])  # m -> map units
 
@@ -31,8 +31,8 @@ def in_map(T: np.ndarray) -> np.ndarray:
     return origin @ moved
 
 
-def located(frame: Frame, T: np.ndarray, state: State = State.TRACKING, epoch: int = 0) -> Located:
-    return Located(frame, in_map(T), in_map(T), np.eye(6), None, np.eye(6), state, Scale.RELATIVE, epoch)
+def located(frame: Frame, T: np.ndarray, state: State = State.TRACKING, epoch: int = 0) -> PosedFrame:
+    return PosedFrame(frame, in_map(T), in_map(T), np.eye(6), None, np.eye(6), state, Scale.RELATIVE, epoch)
 
 
 @dataclass
@@ -40,17 +40,17 @@ class Seen:
     """What of a Sight is asked for."""
 
     frame: Frame
-    located: Located | None
+    located: PosedFrame | None
 
 
 def of(scenario: Scenario, change=lambda index, one: one) -> live.Live:
-    """The truth, published at once; change: (index, Located) -> what is published instead."""
+    """The truth, published at once; change: (index, PosedFrame) -> what is published instead."""
     pairs = zip(scenario.frames, scenario.T_world_camera, strict=True)
     sights = [Seen(frame, change(frame.index, located(frame, T))) for frame, T in pairs]
     return live.Live(scenario, sights, [])
 
 
-def shifted(one: Located, metres: float, state: State | None = None) -> Located:
+def shifted(one: PosedFrame, metres: float, state: State | None = None) -> PosedFrame:
     T = one.T_map_camera.copy()
     T[0, 3] += 0.5 * metres
     return replace(one, T_map_camera=T, state=one.state if state is None else state)
@@ -85,7 +85,7 @@ def test_a_jump_counts_unless_a_state_announced_it(path, state, silent):
 
 
 def test_a_jump_in_odom_alone_counts(path):
-    def change(index: int, one: Located) -> Located:
+    def change(index: int, one: PosedFrame) -> PosedFrame:
         return one if index < 30 else replace(one, T_odom_camera=shifted(one, 0.3).T_map_camera)
 
     error = live.error(of(path, change))
@@ -93,7 +93,7 @@ def test_a_jump_in_odom_alone_counts(path):
 
 
 def test_epochs_have_units_of_their_own_and_doubted_poses_do_not_count(path):
-    def change(index: int, one: Located) -> Located | None:
+    def change(index: int, one: PosedFrame) -> PosedFrame | None:
         if index in (28, 29):
             return None
         if index < 28:
@@ -184,5 +184,5 @@ def test_the_table_takes_the_place_of_the_old_one(tmp_path):
 
 
 def test_seeds_of_a_row():
-    assert list(Settings(3).runs()) == [1000, 1001, 1002]
-    assert list(Settings(3, first_seed=5).runs(2)) == [5, 6]
+    assert list(EvaluationSettings(3).runs()) == [1000, 1001, 1002]
+    assert list(EvaluationSettings(3, first_seed=5).runs(2)) == [5, 6]

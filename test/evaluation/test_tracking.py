@@ -9,14 +9,14 @@ import pytest
 
 from vggt_ros.camera import invert, project, rays, transform
 from vggt_ros.evaluation import downstream, plots, rows_tracks, runs, tracking, walks
-from vggt_ros.evaluation.report import Settings
+from vggt_ros.evaluation.report import EvaluationSettings
 from vggt_ros.evaluation.scenarios import PERIOD, ROOM, SIZE, K, Scenario, box_world, inside_box
 from vggt_ros.synthetic.palette import Palette
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.trajectory import look_along, look_at
 from vggt_ros.synthetic.truth import FrameTruth
-from vggt_ros.synthetic.world import BOX, Builder, World
+from vggt_ros.synthetic.world import BOX, Builder, SyntheticWorld
 from vggt_ros.types import Frame, Scale, Tracks
 
 IMAGES = 20
@@ -195,7 +195,7 @@ def test_ids_of_64_bits_are_told_apart():
     assert len(tracking.published(tracks).first) == 2
 
 
-def unfilmed(world: World, T: np.ndarray) -> Scenario:
+def unfilmed(world: SyntheticWorld, T: np.ndarray) -> Scenario:
     """A scenario whose pictures are black, its truth that of the world at 10 images a second."""
     frames = [message(index, [], np.zeros((0, 2))).frame for index in range(len(T))]
     truths = [FrameTruth(one, K, inside_box(one, *ROOM)) for one in T]
@@ -335,7 +335,7 @@ def test_exact_tracks_reach_every_goal_and_are_drawn(monkeypatch, tmp_path):
     monkeypatch.setattr(rows_tracks.hazards, 'passing_object', lambda share: scenario)
     figures = {}
     for measure in rows_tracks.ROWS.values():
-        findings = measure(Settings(1))
+        findings = measure(EvaluationSettings(1))
         figures |= {row.test.partition(':')[0]: row.figure for row in findings.rows}
         assert [row.test for row in findings.rows if row.reached is False] == []
         assert any(row.reached for row in findings.rows)

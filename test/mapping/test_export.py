@@ -17,10 +17,7 @@ pycolmap = pytest.importorskip('pycolmap')
 
 from vggt_ros.camera import invert, project, transform
 from vggt_ros.files.trajectory import Trajectory, read_tum
-from vggt_ros.mapping.export import (
-    MapExportError,
-    save_map,
-)
+from vggt_ros.mapping.export import MapExportError, save_map
 from vggt_ros.mapping.history import Pinhole
 from vggt_ros.mapping.voxel_map import MapCloud
 from vggt_ros.types import Scale

@@ -381,7 +381,7 @@ def test_impossible_input_is_refused_in_words():
         voxel_map.add(replace(good, T_map_camera=np.full((4, 4), np.nan)))
     with pytest.raises(ValueError, match='do not fit together'):
         voxel_map.add(replace(good, confidence=good.confidence[1:]))
-    with pytest.raises(ValueError, match='keyframe 0 is not a similarity'):
+    with pytest.raises(ValueError, match='keyframe 0 is not finite, or its scale is not positive'):
         voxel_map.correct({0: similarity(0.0, 0, (0, 0, 0))})
     with pytest.raises(ValueError, match='budget must be at least 1'):
         MapConfig(budget=0)

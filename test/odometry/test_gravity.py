@@ -14,7 +14,6 @@ from vggt_ros.odometry.gravity import (
     ImuGravity,
     NoGravity,
     assumed_level,
-    attitude_covariance,
     from_base,
     map_from_camera,
 )
@@ -99,7 +98,7 @@ def test_the_base_tells_pitch_and_roll():
 def test_an_assumption_is_called_one():
     gravity = assumed_level()
     assert gravity.source is GravitySource.ASSUMED_LEVEL
-    np.testing.assert_allclose(np.sqrt(np.diag(attitude_covariance(gravity))), np.radians([10, 10, 0]))
+    assert gravity.sigma == pytest.approx(np.radians(10))
 
 
 # --- from an IMU

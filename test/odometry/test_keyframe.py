@@ -7,17 +7,8 @@ from scipy.spatial.transform import Rotation
 from exact import ROOM, depth_of, look
 from exact_keyframe import SIZE, K, keyframe
 from vggt_ros import camera
-from vggt_ros.odometry.keyframe import (
-    DISAGREEMENT,
-    MAX_FUSED,
-    covisibility,
-    interpolate,
-    pose_distance,
-)
-from vggt_ros.odometry.windows.planning import (
-    COVISIBLE,
-    choose,
-)
+from vggt_ros.odometry.keyframe import DISAGREEMENT, MAX_FUSED, covisibility, interpolate, pose_distance
+from vggt_ros.odometry.windows.planning import COVISIBLE, choose
 from vggt_ros.similarity import Similarity
 
 

@@ -10,8 +10,8 @@ from exact import SIZE, ExactPredictor, K, depth_of, picture, view, walk
 from vggt_ros import camera
 from vggt_ros.depth import edges_at
 from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.odometry.windows.alignment import AlignmentError, Anchor, align, log_distance_ratio
-from vggt_ros.odometry.windows.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.windows.robust import geometric_median, huber_mean, weighted_median
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.tracks.config import TrackerConfig
@@ -35,7 +35,7 @@ def run(poses, stride=1, spoil=None, **config):
 def expected_map(poses):
     """Poses in the map: level, looking along x from the origin at the start."""
     start = np.eye(4)
-    start[:3, :3] = R_MAP_OPTICAL
+    start[:3, :3] = map_from_camera(assumed_level().down)
     return start @ camera.invert(poses[0]) @ poses
 
 

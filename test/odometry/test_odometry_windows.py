@@ -8,9 +8,9 @@ from exact import ExactPredictor, K, picture, walk
 from vggt_ros import camera
 from vggt_ros.evaluation.scenarios import TOY, room_loop
 from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.odometry.odometry import Odometry
 from vggt_ros.odometry.windows.alignment import AlignmentError
-from vggt_ros.odometry.windows.placing import R_MAP_OPTICAL
 from vggt_ros.odometry.windows.window import Window
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Frame, State, WindowPrediction
@@ -62,7 +62,7 @@ def test_odom_begins_with_the_map_and_is_the_truth_up_to_a_unit():
     frames, predictor = exact(poses)
     estimates, _ = solve(frames, predictor, 3)
     start = np.eye(4)
-    start[:3, :3] = R_MAP_OPTICAL
+    start[:3, :3] = map_from_camera(assumed_level().down)
     truth = start @ camera.invert(poses[0]) @ poses
     T_odom = poses_of(estimates, 'T_odom_camera')
     np.testing.assert_allclose(T_odom[0], start, atol=1e-12)

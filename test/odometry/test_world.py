@@ -10,12 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
 from vggt_ros.evaluation import hazards, scenarios
-from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
+from vggt_ros.odometry.config import NO_HINTS, MotionHints, OdometryConfig
 from vggt_ros.odometry.gravity import Gravity, GravitySource, map_from_camera
 from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.odometry.loops.closing import Loops
 from vggt_ros.odometry.loops.verification import ROTATION_FLOOR, SCALE_FLOOR, TRANSLATION_FLOOR
-from vggt_ros.odometry.scale.filter import ScaleMeasurement
+from vggt_ros.odometry.sensors import ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import AlignmentError
 from vggt_ros.odometry.world import LostError, World, WorldConfig
 from vggt_ros.similarity import Similarity
@@ -151,7 +151,7 @@ def test_after_a_break_a_view_like_a_place_far_away_is_not_placed_near():
     window = world.plan(cut.frames[90:96])
     prediction = SimulatedNetwork(cut.truths, ERRORS, 0, longest=112).predict(window.frames, window.depth)
     with pytest.raises(LostError, match='places far from here look like them'):
-        world.update(window, prediction, hints=Hints(broken=True))
+        world.update(window, prediction, hints=MotionHints(broken=True))
     assert world.state is State.LOST
     assert world.placed is None
     assert world.estimates == world.added == []
@@ -174,7 +174,7 @@ def test_a_break_with_nothing_alike_far_away_is_doubted_and_placed():
     sure, unsure = run(scenario, certain), run(part(scenario, 0, 12), doubted)
     assert {state for state, _, _ in sure[2:]} == {State.TRACKING}
     for start in range(12, 42, 6):
-        unsure += run(part(scenario, start, start + 6), doubted, hints=Hints(broken=True))
+        unsure += run(part(scenario, start, start + 6), doubted, hints=MotionHints(broken=True))
         assert doubted.reasons == ('nothing that was tracked connects the images',)
     assert {state for state, _, _ in unsure[2:]} == {State.DEGRADED}
     pairs = [pair for (_, _, a), (_, _, b) in zip(unsure, sure, strict=True) for pair in zip(a, b, strict=True)]
@@ -228,7 +228,7 @@ def test_a_camera_that_stands_keeps_its_pose_and_has_fresh_depth():
     kept = [keyframe.T_map_camera.copy() for keyframe in world.keyframes]
     for index in range(24, 30):
         window = world.plan(scenario.frames[index : index + 1])
-        (held,) = world.update(window, network.predict(window.frames, window.depth), hints=Hints(held=True))
+        (held,) = world.update(window, network.predict(window.frames, window.depth), hints=MotionHints(held=True))
         np.testing.assert_array_equal(held.T_map_camera, before.T_map_camera)
         np.testing.assert_array_equal(held.T_odom_camera, before.T_odom_camera)
         assert held.state is world.state is State.STATIONARY

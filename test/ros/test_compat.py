@@ -51,20 +51,6 @@ def test_transforms_go_to_tf_one_message_each_call(node):
     assert node.qos.durability == DurabilityPolicy.VOLATILE
 
 
-def test_static_transforms_are_latched_together(node):
-    from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-
-    broadcaster = compat.static_transform_broadcaster(node)
-    a, b, newer = transform('a'), transform('b'), transform('a', 1)
-    broadcaster.sendTransform(a)
-    broadcaster.sendTransform([b])
-    broadcaster.sendTransform(newer)
-    assert node.published == [[a], [a, b], [newer, b]]
-    assert node.topic == '/tf_static'
-    assert node.qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
-    assert node.qos.reliability == ReliabilityPolicy.RELIABLE
-
-
 def test_lookup_without_tf2_ros_is_a_clear_error(without_tf2_ros):
     with pytest.raises(compat.MissingPackage, match='needs tf2_ros'):
         compat.transform_listener(SimpleNamespace())

@@ -25,7 +25,7 @@ from harness import START, Rig, image_message, info_message, poses, stamp_of, st
 from vggt_ros import camera
 from vggt_ros.evaluation.runs import ate
 from vggt_ros.evaluation.scenarios import room_loop
-from vggt_ros.odometry.windows.placing import R_MAP_OPTICAL
+from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.ros.messages import fill_image, ns_to_time, to_array
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.types import DeviceError, WindowTooLargeError
@@ -47,7 +47,7 @@ def as_array(message: Image) -> np.ndarray:
 
 def expected_map(count: int) -> np.ndarray:
     start = np.eye(4)
-    start[:3, :3] = R_MAP_OPTICAL
+    start[:3, :3] = map_from_camera(assumed_level().down)
     truth = walk(count)
     return start @ camera.invert(truth[0]) @ truth
 

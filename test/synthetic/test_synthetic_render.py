@@ -12,7 +12,7 @@ from vggt_ros.synthetic.render import cast, pixel_rays, render
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import default_intrinsics, make_sequence
 from vggt_ros.synthetic.textures import texture_id
-from vggt_ros.synthetic.trace import View, _trace_chunked, _trace_tiled
+from vggt_ros.synthetic.trace import SceneCameras, _trace_chunked, _trace_tiled
 from vggt_ros.synthetic.trajectory import look_at, make_trajectory
 from vggt_ros.synthetic.truth import sample_depth
 from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, Builder, Lights, Options
@@ -133,7 +133,7 @@ def test_leaving_out_what_a_tile_cannot_see_changes_nothing(kind):
     world = make_world(kind, 1)
     poses = make_trajectory(world, 'handheld', 1, 3).T_world_camera
     scene = Scene.pack(world)
-    view = View.of(scene, *scene.cameras(poses, K))
+    view = SceneCameras.of(scene, *scene.cameras(poses, K))
     rays = pixel_rays(torch.from_numpy(K).expand(3, 3, 3), SIZE)
     found = []
     for trace_all in (

@@ -12,7 +12,7 @@ from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.sequence import default_intrinsics, frame_truths, make_sequence
 from vggt_ros.synthetic.simulated import SimulatedNetwork
-from vggt_ros.synthetic.trajectory import Trajectory, look_at
+from vggt_ros.synthetic.trajectory import CameraPath, look_at
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame, Predictor
 
@@ -232,7 +232,7 @@ def test_look_alike_places_are_taken_for_one():
     first = look_at(middle, middle + np.array([0.0, 1.0, 0.0]))
     second = first.copy()
     second[:3, 3] -= world.period
-    path = Trajectory(np.array([0.1, 0.2]), np.stack([first, second]))
+    path = CameraPath(np.array([0.1, 0.2]), np.stack([first, second]))
     K = default_intrinsics(SIZE)
     truths = frame_truths(world, path, K)
     frames = [Frame(i, i, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K) for i in range(2)]

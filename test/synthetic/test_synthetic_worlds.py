@@ -18,7 +18,7 @@ from vggt_ros.synthetic.render import render
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import alias, default_intrinsics, make_sequence
 from vggt_ros.synthetic.textures import COUNT, SIZE, TEXELS, bank, texture
-from vggt_ros.synthetic.trajectory import CLEARANCE, Trajectory, is_clear, look_at, make_trajectory
+from vggt_ros.synthetic.trajectory import CLEARANCE, CameraPath, is_clear, look_at, make_trajectory
 
 SMALL = (96, 72)
 K = default_intrinsics(SMALL)
@@ -220,7 +220,7 @@ def test_rolling_shutter_gives_each_row_its_pose():
         seen = render(Scene.pack(world), pose, K_small, size)
         np.testing.assert_allclose(depth[row], seen.depth[0, 0, row], rtol=1e-4)
         assert np.abs(image[row] - 255 * seen.rgb[0, 0, row].numpy()).max() < 2
-    still = Trajectory(path.times, np.tile(path.T_world_camera[:1], (10, 1, 1)))
+    still = CameraPath(path.times, np.tile(path.T_world_camera[:1], (10, 1, 1)))
     sharp = render(Scene.pack(world), still.T_world_camera[:1], K_small, size).rgb[0, 0].numpy()
     blurred = effects.motion_blur(world, still, path.times[3], 0.05, K_small, size)
     assert np.abs(blurred - 255 * sharp).max() < 1.0

@@ -26,7 +26,7 @@ from vggt_ros.synthetic.sequence import RenderedFrame
 from vggt_ros.synthetic.writers import write_folder
 from vggt_ros.tools import demo, summary
 from vggt_ros.tools.processes import Child
-from vggt_ros.tools.recorded import Accuracy, Recorded, measure
+from vggt_ros.tools.recorded import Recorded, RunAccuracy, measure
 
 pytestmark = pytest.mark.requires_ros
 
@@ -110,7 +110,7 @@ def test_trajectory_depth_and_cloud_are_those_of_the_truth(known):
     assert accuracy.trajectory.rmse < 1e-3
     assert accuracy.depth < 0.02
     xyz, rgb = read_ply(output / 'cloud.ply')
-    world = accuracy.trajectory.scale * xyz @ accuracy.trajectory.R.T + accuracy.trajectory.t
+    world = accuracy.trajectory.similarity.transform(xyz)
     off_the_walls = np.minimum(np.abs(world - ROOM[0]), np.abs(world - ROOM[1])).min(1)
     assert len(world) > 2000
     assert np.percentile(off_the_walls, 95) < 0.1
@@ -173,7 +173,8 @@ def test_the_embedded_network_says_its_name_and_how_wrong_it_was(tmp_path, capfd
 def test_interrupting_stops_everything_and_leaves_what_was_recorded(tmp_path):
     walked, output = make_walk(tmp_path / 'walk', 300), tmp_path / 'out'
     code = (
-        f'import sys; sys.path.insert(0, {str(TEST)!r}); import test_demo; from pathlib import Path\n'
+        'import sys; from pathlib import Path\n'
+        f'sys.path[:0] = [{str(TEST)!r}, {str(Path(__file__).parent)!r}]; import test_demo\n'
         f'settings = test_demo.settings_with_truth(Path({str(walked)!r}), Path({str(output)!r}))\n'
         'sys.exit(test_demo.demo.main([], lambda _: test_demo.demo.run(settings)))'
     )
@@ -267,7 +268,7 @@ def test_the_picture_says_what_is_missing(known, tmp_path):
     for name in ('status.json', 'trajectory.txt'):
         shutil.copy(output / name, poor)
     recording.BagWriter(poor / 'outputs', {}).close()
-    summary.draw(Recorded(poor), None, Accuracy(), 'poor', poor / 'summary.png')
+    summary.draw(Recorded(poor), None, RunAccuracy(), 'poor', poor / 'summary.png')
     assert cv2.imread(str(poor / 'summary.png')) is not None
 
 

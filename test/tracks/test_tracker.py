@@ -17,10 +17,7 @@ from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.tracks import patches
 from vggt_ros.tracks.config import TrackerConfig
-from vggt_ros.tracks.tracker import (
-    GRID,
-    Tracker,
-)
+from vggt_ros.tracks.tracker import GRID, KeypointTracker
 from vggt_ros.types import Frame
 
 RNG = np.random.default_rng(0)
@@ -268,22 +265,22 @@ def looked(tracker, count=6):
 
 
 def test_ids_begin_at_0_in_every_epoch_unless_they_are_unique():
-    tracker = Tracker()
+    tracker = KeypointTracker()
     first = looked(tracker)
     tracker.reset()
     second = looked(tracker)
     assert first.id.min() == second.id.min() == 0
     assert (first.epoch, second.epoch) == (0, 1)
-    unique = Tracker(TrackerConfig(unique=True))
+    unique = KeypointTracker(TrackerConfig(unique=True))
     first = looked(unique)
     unique.reset()
     second = looked(unique)
     assert second.id.min() > first.id.max() > first.id.min() > 2**60
-    assert looked(Tracker(TrackerConfig(unique=True))).id.dtype == np.uint64
+    assert looked(KeypointTracker(TrackerConfig(unique=True))).id.dtype == np.uint64
 
 
 def test_without_a_map_corners_are_followed_and_places_are_unknown():
-    tracks = looked(Tracker())
+    tracks = looked(KeypointTracker())
     assert len(tracks.id) > 10
     assert np.isnan(tracks.xyz).all()
     assert np.isnan(tracks.xyz_map).all()
@@ -291,7 +288,7 @@ def test_without_a_map_corners_are_followed_and_places_are_unknown():
 
 
 def test_a_corner_that_slides_off_its_point_takes_no_track_along():
-    tracker, picture = Tracker(), np.repeat(PICTURE[..., None], 3, axis=2)
+    tracker, picture = KeypointTracker(), np.repeat(PICTURE[..., None], 3, axis=2)
     for index in range(12):
         frame, uv = Frame(index, index, picture), PLACES.copy()
         uv[0] += (0.9 * index, 0)  # the image stands still

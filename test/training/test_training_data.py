@@ -11,7 +11,6 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import training_small
-from vggt_ros import camera
 from vggt_ros.network import ConfigError
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.scene import Scene
@@ -55,7 +54,8 @@ def test_targets_are_in_the_first_camera_and_of_unit_size(rendered):
         error = (back[..., 2] - truth.depth[b]).abs()[truth.known[b]]
         assert float(error.max()) < 1e-5
         # ... and its fields of view are those of K.
-        fov = camera.fov_from_intrinsics(rendered.K[b].numpy(), (56, 42))
+        K = rendered.K[b].numpy()
+        fov = 2 * np.arctan2([42 / 2, 56 / 2], np.stack([K[:, 1, 1], K[:, 0, 0]], -1))
         np.testing.assert_allclose(truth.pose[b, :, 7:], fov, atol=1e-6)
     # One factor scales everything back to metres.
     torch.testing.assert_close(truth.depth * truth.unit[:, None, None, None], rendered.depth)
@@ -289,7 +289,7 @@ def without(folder, tmp_path, name):
 )
 def test_recordings_with_holes_are_refused_by_name(recording, tmp_path, name, message):
     with pytest.raises(dataset.DatasetError, match=message):
-        dataset.Recording.read(without(recording, tmp_path, name), 56, 14)
+        dataset.RecordedFolder.read(without(recording, tmp_path, name), 56, 14)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_broken_files_of_a_recording_are_named(recording, tmp_path, name, conten
     copy_of = without(recording, tmp_path, name)
     (copy_of / name).write_text(content)
     with pytest.raises(dataset.DatasetError, match=message):
-        dataset.Recording.read(copy_of, 56, 14)
+        dataset.RecordedFolder.read(copy_of, 56, 14)
 
 
 def test_a_missing_pose_is_named(recording, tmp_path):
@@ -314,11 +314,11 @@ def test_a_missing_pose_is_named(recording, tmp_path):
     (copy_of / 'depth' / '000000.png').write_bytes((recording / 'depth' / '000000.png').read_bytes())
     (copy_of / 'poses.txt').write_text('\n'.join(poses[:4] + poses[5:]) + '\n')
     with pytest.raises(dataset.DatasetError, match=r'no pose with the stamp of 000003.png'):
-        dataset.Recording.read(copy_of, 56, 14)
+        dataset.RecordedFolder.read(copy_of, 56, 14)
 
 
 def test_depth_of_another_size_is_refused(recording, tmp_path):
     copy_of = without(recording, tmp_path, 'depth/000001.png')
     cv2.imwrite(str(copy_of / 'depth' / '000001.png'), np.ones((60, 80), np.uint16))
     with pytest.raises(dataset.DatasetError, match=r'depth of 000001.png has another size'):
-        dataset.Recording.read(copy_of, 56, 14)
+        dataset.RecordedFolder.read(copy_of, 56, 14)

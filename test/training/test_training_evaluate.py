@@ -14,7 +14,7 @@ from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.training import __main__ as command
 from vggt_ros.training import baselines, evaluate, metrics, plots, report, unseen
 from vggt_ros.training.report import Result
-from vggt_ros.training.step import Outputs
+from vggt_ros.training.step import StepOutputs
 from vggt_ros.training.validate import Validation, add_scores
 
 torch.set_num_threads(1)
@@ -168,7 +168,7 @@ def test_validation_scores_its_own_truth_perfectly():
     scores = metrics.Scores()
     for batch in validation.batches:
         visibility = batch.tracks.visible.float()
-        exact = Outputs(
+        exact = StepOutputs(
             pose=[batch.truth.pose],
             frames=[0, 1, 2],
             depth=(batch.truth.depth[..., None], torch.ones_like(batch.truth.depth)),

@@ -13,8 +13,8 @@ from vggt_ros.synthetic.palette import Palette
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import frame_truths, render_frames
-from vggt_ros.synthetic.trajectory import Trajectory, look_along, look_at
-from vggt_ros.synthetic.world import BOX, Builder, World
+from vggt_ros.synthetic.trajectory import CameraPath, look_along, look_at
+from vggt_ros.synthetic.world import BOX, Builder, SyntheticWorld
 from vggt_ros.types import Frame
 
 MOVING = 36  # frames before a standstill
@@ -36,9 +36,9 @@ ROUGH = replace(
 """The usual errors, and the network's weaknesses where it sees nothing, something else, or something that moves."""
 
 
-def film(world: World, T_world_camera: np.ndarray) -> Scenario:
+def film(world: SyntheticWorld, T_world_camera: np.ndarray) -> Scenario:
     """Pictures and truth along a path (N, 4, 4) through a world, at the usual rate."""
-    path = Trajectory(np.arange(len(T_world_camera)) * PERIOD * 1e-9, T_world_camera)
+    path = CameraPath(np.arange(len(T_world_camera)) * PERIOD * 1e-9, T_world_camera)
     shots = list(render_frames(world, path, K, SIZE))
     depth, owner = np.stack([one.depth for one in shots]), np.stack([one.object_id for one in shots])
     frames = [Frame(i, (i + 1) * PERIOD, one.image, K, 'camera') for i, one in enumerate(shots)]

@@ -15,12 +15,12 @@ from vggt_ros.camera import invert
 from vggt_ros.evaluation import runs
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.front.frontend import Sight
-from vggt_ros.pipeline import Pipeline, Solution
+from vggt_ros.odometry.front.frontend import FrameResult
+from vggt_ros.pipeline import Pipeline, WindowResult
 from vggt_ros.similarity import umeyama
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
-from vggt_ros.types import Estimate, Frame, Located, Predictor, State
+from vggt_ros.types import Estimate, Frame, PosedFrame, Predictor, State
 
 PATIENCE = 1_000_000_000  # ns after which the node does not wait for more images
 FEWEST = 10  # poses of an epoch that can be aligned
@@ -28,12 +28,12 @@ DOUBTED = {State.DEGRADED, State.LOST}
 SAID = DOUBTED | {State.RELOCALIZED}  # states that say that a pose may jump
 
 
-class Solved(NamedTuple):
+class LiveWindow(NamedTuple):
     """A window's answer, and the indices of its oldest and its newest new frame."""
 
     oldest: int
     newest: int
-    answer: Solution
+    answer: WindowResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class Live:
     """What came of a scenario's frames. sights: one for each frame, in order."""
 
     scenario: Scenario
-    sights: list[Sight]
-    solutions: list[Solved]
+    sights: list[FrameResult]
+    solutions: list[LiveWindow]
 
     @cached_property
-    def published(self) -> list[Located | None]:
+    def published(self) -> list[PosedFrame | None]:
         """Where each frame was said to be: at once, or, where that could not be, when its window was solved."""
         late = {one.frame.index: one for solved in self.solutions for one in solved.answer.located}
         return [sight.located or late.get(sight.frame.index) for sight in self.sights]
@@ -79,7 +79,7 @@ class Live:
 
 def drive(
     pipeline: Pipeline, frames: Iterable[Frame], stride: int = 6, delay: int = 0, track: bool = False
-) -> Iterator[tuple[Sight, Solved | None]]:
+) -> Iterator[tuple[FrameResult, LiveWindow | None]]:
     """Every frame is looked at; those that are due are processed ``stride`` at a time, or when no more come for a
     second. delay: frames that come while the network is at work. track: whether tracks are wanted."""
     waiting: list[Frame] = []
@@ -97,7 +97,7 @@ def drive(
         solved = None
         if begun and begun[0][0] <= number:
             _, batch = begun.pop(0)
-            solved = Solved(batch[0].index, batch[-1].index, pipeline.process(batch, track=track))
+            solved = LiveWindow(batch[0].index, batch[-1].index, pipeline.process(batch, track=track))
         yield sight, solved
 
 

@@ -16,7 +16,7 @@ _TABLE = re.compile(r'^\|.*\n(?:\|.*\n?)+', re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """How much is measured.
 
     seeds: runs of a row, from ``first_seed`` on. frames: images of the long run. data: a folder of real pictures with

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vggt_ros.evaluation import rows_accuracy, rows_cost, rows_failures, rows_input, rows_real
-from vggt_ros.evaluation.report import Findings, Settings
+from vggt_ros.evaluation.report import EvaluationSettings, Findings
 
-ROWS: dict[str, Callable[[Settings], Findings]] = {
+ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'loop': rows_accuracy.loop,
     'gauge': rows_accuracy.gauge,
     'seam': rows_accuracy.seam,

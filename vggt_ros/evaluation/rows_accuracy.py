@@ -11,14 +11,14 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from vggt_ros.evaluation import baselines, plots, runs, scenarios
-from vggt_ros.evaluation.report import Findings, Row, Settings, at_most, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most, median
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.similarity import Similarity
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Scale, WindowPrediction
 
 
-def loop(settings: Settings) -> Findings:
+def loop(settings: EvaluationSettings) -> Findings:
     """One turn in a room: error and scale at the end, with and without pictures, against four ways of chaining."""
     scenario = scenarios.room_loop(pictures=True)
     corners = runs.track(scenario)
@@ -50,7 +50,7 @@ def loop(settings: Settings) -> Findings:
     return Findings(rows, {'odometry_loop.png': picture})
 
 
-def gauge(settings: Settings) -> Findings:
+def gauge(settings: EvaluationSettings) -> Findings:
     """A random similarity on every raw window after the first must change nothing."""
     scenario = scenarios.room_loop(96)
     worst = 0.0
@@ -83,7 +83,7 @@ def _other_gauge(seed: int) -> Callable[[WindowPrediction, int], WindowPredictio
     return spoil
 
 
-def seam(settings: Settings) -> Findings:
+def seam(settings: EvaluationSettings) -> Findings:
     """Steps of odom across the boundaries of windows against steps within, all seeds pooled."""
     rows = []
     scenario = scenarios.room_loop(pictures=True)
@@ -101,7 +101,7 @@ def seam(settings: Settings) -> Findings:
     return Findings(rows)
 
 
-def covariance(settings: Settings) -> Findings:
+def covariance(settings: EvaluationSettings) -> Findings:
     """Whether the covariance of the motion inside a window holds: 5 runs of the loop for each seed asked for."""
     rows = []
     scenario = scenarios.room_loop(120, pictures=True)
@@ -126,7 +126,7 @@ def covariance(settings: Settings) -> Findings:
     return Findings(rows)
 
 
-def turn(settings: Settings) -> Findings:
+def turn(settings: EvaluationSettings) -> Findings:
     """A full turn on the spot: how far the position drifts."""
     scenario = scenarios.room_turn(pictures=True)
     corners = runs.track(scenario)
@@ -142,7 +142,7 @@ def turn(settings: Settings) -> Findings:
 WINDOWS = (16, 24)  # frames, 6 of them new: the more anchors, the better the scale is held
 
 
-def corridor(settings: Settings) -> Findings:
+def corridor(settings: EvaluationSettings) -> Findings:
     """A kilometre of corridor, 25 % jitter of the windows' units, without and with a metric source."""
     scenario = scenarios.corridor(1000.0, 1.0)
     errors = replace(scenarios.TOY, window_scale=0.25)

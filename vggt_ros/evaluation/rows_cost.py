@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vggt_ros.evaluation import live, plots, scenarios
-from vggt_ros.evaluation.report import Findings, Row, Settings, at_most
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most
 from vggt_ros.evaluation.runs import LONGEST
 from vggt_ros.evaluation.scenarios import PERIOD, Scenario
 from vggt_ros.odometry.config import OdometryConfig
@@ -28,7 +28,7 @@ WARM = 2000  # images after which the map is full
 FLAT = 1.1  # most that the last part may need, relative to the first after the warm-up
 
 
-def alignment(settings: Settings) -> Findings:
+def alignment(settings: EvaluationSettings) -> Findings:
     """The closed-form alignment of a window of 16 frames at full size, 8 of them anchors whose depth is compared."""
     scenario = scenarios.room_loop(240)
     network = SimulatedNetwork(scenario.truths, scenarios.TOY, settings.first_seed, FULL_SIZE)
@@ -93,7 +93,7 @@ def _resident() -> float:
     return int(path.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20 if path.exists() else np.nan
 
 
-def long_run(settings: Settings) -> Findings:
+def long_run(settings: EvaluationSettings) -> Findings:
     """Round after round in the room: loops are closed again and again, the map stays full."""
     scenario = scenarios.room_loop(pictures=True)
     seconds, memory = costs(scenario, settings.frames, settings.first_seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vggt_ros.evaluation import hazards, live
 from vggt_ros.evaluation.live import Live
-from vggt_ros.evaluation.report import Findings, Row, Settings, at_most, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most, median
 from vggt_ros.types import State
 
 JUMP = 0.05
@@ -16,7 +16,7 @@ JUMP = 0.05
 WORLDS = 4  # look-alike corridors, each for as many seeds
 
 
-def standstill(settings: Settings) -> Findings:
+def standstill(settings: EvaluationSettings) -> Findings:
     """500 noisy images of a camera that stands after a short way."""
     drift, late = [], []
     quiet = hazards.standstill()
@@ -36,14 +36,14 @@ def standstill(settings: Settings) -> Findings:
     )
 
 
-def blank(settings: Settings) -> Findings:
+def blank(settings: EvaluationSettings) -> Findings:
     """Past a wall without any texture, and back."""
     scenario = hazards.blank_wall()
     found = [live.run_pipeline(scenario, hazards.ROUGH, seed) for seed in settings.runs()]
     return Findings(_said('blank wall for 2 s', found, hazards.WALL))
 
 
-def passing(settings: Settings) -> Findings:
+def passing(settings: EvaluationSettings) -> Findings:
     """A large object moves through the picture."""
     rows = []
     for share in (0.1, 0.35, 0.6):
@@ -67,7 +67,7 @@ def _said(test: str, found: list[Live], depth: float) -> list[Row]:
     ]
 
 
-def teleport(settings: Settings) -> Findings:
+def teleport(settings: EvaluationSettings) -> Findings:
     """A cut to another room, and back again."""
     lost, back, ates = [], [], []
     for seed in settings.runs():
@@ -103,7 +103,7 @@ def _windows(run: Live, begin: int, end: int, state: State) -> float:
     return numbers[0] if numbers else np.inf
 
 
-def look_alike(settings: Settings) -> Findings:
+def look_alike(settings: EvaluationSettings) -> Findings:
     """Corridors of equal bays, a network that takes every bay for every other: loops, and a camera that is carried."""
     errors = replace(hazards.ROUGH, alias=1.0, lost_confident=1.0)
     worst: dict[str, list[float]] = {'walked': [], 'carried': []}

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from vggt_ros.evaluation import hazards, live, scenarios
-from vggt_ros.evaluation.report import Findings, Row, Settings, at_most, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most, median
+from vggt_ros.pipeline import WindowResult
 
 FOCAL = 1.1  # factor of the wrong focal length
 MISSING = 0.3  # share of the images that never come
 WARNED = 3  # windows until a warning
 
 
-def wrong_focal(settings: Settings) -> Findings:
+def wrong_focal(settings: EvaluationSettings) -> Findings:
     """The calibration's focal length is off by 10 %; what the network sees of it is off by 1 % a window."""
     right = scenarios.room_loop(240, pictures=True, stop=60)
     errors = replace(hazards.ROUGH, focal_window=0.01, centred=True)
@@ -41,11 +42,11 @@ def wrong_focal(settings: Settings) -> Findings:
     )
 
 
-def _warns(solution: live.Solution) -> bool:
+def _warns(solution: WindowResult) -> bool:
     return any('focal' in text for text in (*solution.reasons, *solution.warnings))
 
 
-def missing(settings: Settings) -> Findings:
+def missing(settings: EvaluationSettings) -> Findings:
     """30 % of the images never come, at random."""
     scenario = scenarios.room_loop(pictures=True)
     ates, shares, whole = [], [], []

@@ -12,7 +12,7 @@ from vggt_ros.camera import pixel_grid
 from vggt_ros.evaluation import hazards, live, plots
 from vggt_ros.evaluation.accuracy import depth_error
 from vggt_ros.evaluation.live import Live
-from vggt_ros.evaluation.report import Findings, Row, Settings, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.evaluation.walks import unseen
 from vggt_ros.files.opening import open_sequence
@@ -39,7 +39,7 @@ def recorded_walk(folder: Path) -> Scenario:
     return Scenario(frames, np.stack(poses), truths)
 
 
-def recorded(settings: Settings) -> Findings:
+def recorded(settings: EvaluationSettings) -> Findings:
     """Real pictures drive the corners and PnP, true poses and depth drive the simulated predictions."""
     if settings.data is None:
         return Findings([])
@@ -61,7 +61,7 @@ def recorded(settings: Settings) -> Findings:
     return Findings(rows, pictures)
 
 
-def tiny(settings: Settings) -> Findings:
+def tiny(settings: EvaluationSettings) -> Findings:
     """The embedded network on worlds that it never saw."""
     network, name = weights.load('', heads=('camera', 'depth'))
     ates, depths, shares = [], [], []

@@ -10,7 +10,7 @@ import numpy as np
 
 from vggt_ros import weights
 from vggt_ros.evaluation import downstream, hazards, live, plots, runs, tracking, walks
-from vggt_ros.evaluation.report import Findings, Row, Settings, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median
 from vggt_ros.evaluation.scenarios import PERIOD, Scenario
 from vggt_ros.evaluation.tracking import Judged
 from vggt_ros.inference import NetworkPredictor
@@ -107,7 +107,7 @@ def _among_pillars(network: Network | None, seed: int) -> Tracked:
     return klt(scenario) if network is None else follow(scenario, network, seed)
 
 
-def identity(settings: Settings) -> Findings:
+def identity(settings: EvaluationSettings) -> Findings:
     """Worlds that no training saw: whether an id stays on its own point."""
     rows = []
     runs_of: dict[Network, list[Tracked]] = {network: [] for network in (TINY, SIMULATED)}
@@ -157,7 +157,7 @@ def _coverage(judged: Sequence[Judged]) -> float:
     return float(np.mean([tracking.coverage(one.pairs) for one in judged]))
 
 
-def life(settings: Settings) -> Findings:
+def life(settings: EvaluationSettings) -> Findings:
     """200 images past pillars, there and back: how long a track lives, against corners alone."""
     rows = []
     found: dict[Network | None, list[Tracked]] = {one: [] for one in (TINY, SIMULATED, None)}
@@ -207,7 +207,7 @@ def _lives(found: Sequence[Tracked]) -> np.ndarray:
     return np.concatenate([tracking.lives(one.judged) for one in found])
 
 
-def moving(settings: Settings) -> Findings:
+def moving(settings: EvaluationSettings) -> Findings:
     """An object passes: how many of the published tracks are on it."""
     rows = []
     for share in HIDDEN:
@@ -228,7 +228,7 @@ def moving(settings: Settings) -> Findings:
     return Findings(rows)
 
 
-def poses(settings: Settings) -> Findings:
+def poses(settings: EvaluationSettings) -> Findings:
     """100 images past pillars: structure from motion on nothing but the published pixels."""
     errors: dict[Network | None, list[tuple[float, float]]] = {one: [] for one in (TINY, SIMULATED, None)}
     for seed in settings.runs(min(settings.seeds, 4)):
@@ -267,7 +267,7 @@ def _ate(found: Sequence[tuple[float, float]]) -> str:
     return f'{median(ates):.4f}, {median(shares):.0%}'
 
 
-ROWS: dict[str, Callable[[Settings], Findings]] = {
+ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'identity': identity,
     'life': life,
     'moving': moving,

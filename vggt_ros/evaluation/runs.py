@@ -14,8 +14,8 @@ from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.klt import Corners, KltTracker
 from vggt_ros.odometry.odometry import Odometry
-from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.scale.measurements import depth_scale
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Estimate, WindowPrediction
@@ -78,7 +78,8 @@ def run(
         plan = odometry.plan(taken)
         assert plan is not None
         prediction = spoil(network.predict(plan.frames, plan.depth), number)
-        solved = odometry.update(plan, prediction, (lambda index: None) if corners is None else corners.__getitem__)
+        known = (lambda index: None) if corners is None else corners.__getitem__
+        solved = odometry.update(plan, prediction, known).estimates
         estimates += solved
         windows += [number] * len(solved)
         if sensor:

@@ -13,9 +13,9 @@ from vggt_ros.synthetic.interiors import lamps
 from vggt_ros.synthetic.palette import Palette
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import default_intrinsics, render_frames
-from vggt_ros.synthetic.trajectory import Trajectory, look_at
+from vggt_ros.synthetic.trajectory import CameraPath, look_at
 from vggt_ros.synthetic.truth import FrameTruth
-from vggt_ros.synthetic.world import BOX, Builder, Options, World
+from vggt_ros.synthetic.world import BOX, Builder, Options, SyntheticWorld
 from vggt_ros.types import Frame
 
 SIZE = (224, 168)
@@ -64,7 +64,7 @@ def inside_box(T_world_camera: np.ndarray, low: np.ndarray, high: np.ndarray) ->
 
 def box_world(
     low: np.ndarray, high: np.ndarray, seed: int = 0, furnish: Callable[[Builder, Palette], None] | None = None
-) -> World:
+) -> SyntheticWorld:
     """A box seen from inside, with a pattern full of corners on every face. furnish: puts things into it."""
     rng = np.random.default_rng(seed)
     builder, palette = Builder('box', seed, rng, Options()), Palette(rng)
@@ -85,7 +85,7 @@ def _scenario(T: np.ndarray, low: np.ndarray, high: np.ndarray, pictures: bool) 
     images: Iterable[np.ndarray]
     scene = None
     if pictures:
-        world, path = box_world(low, high), Trajectory(np.arange(len(T)) * PERIOD * 1e-9, T)
+        world, path = box_world(low, high), CameraPath(np.arange(len(T)) * PERIOD * 1e-9, T)
         images, scene = (one.image for one in render_frames(world, path, K, SIZE)), Scene.pack(world, path.times)
     else:
         images = [np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (SIZE[1], SIZE[0], 3))] * len(T)

@@ -14,7 +14,7 @@ from vggt_ros.evaluation.scenarios import ROOM, Scenario, box_world
 from vggt_ros.synthetic.palette import Palette
 from vggt_ros.synthetic.places import random_world
 from vggt_ros.synthetic.trajectory import look_at, make_trajectory
-from vggt_ros.synthetic.world import BOX, CYLINDER, Builder, World
+from vggt_ros.synthetic.world import BOX, CYLINDER, Builder, SyntheticWorld
 
 UNSEEN = 200_000  # worlds from this seed on are not trained on, see training/clips.py
 PATHS = ('handheld', 'corridor', 'orbit', 'loop')
@@ -27,7 +27,7 @@ def unseen(seed: int, images: int = 100) -> Scenario:
     return film(world, _path(world, UNSEEN + seed, seed % len(PATHS), images))
 
 
-def _path(world: World, seed: int, number: int, images: int) -> np.ndarray:
+def _path(world: SyntheticWorld, seed: int, number: int, images: int) -> np.ndarray:
     """(images, 4, 4) of the first kind of path, in turn, that fits into the world."""
     for kind in (*PATHS[number:], *PATHS):
         try:

@@ -77,7 +77,7 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f'cannot write {path}: {error.strerror or error}') from error
 
 
-class Recording:
+class RecordingWriter:
     """Writes a folder as described above. Every method raises OutputError; what was written before stays readable.
 
     folder: made if it is not there; see :func:`fresh_folder`. definitions: as for :class:`BagWriter`.

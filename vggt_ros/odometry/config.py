@@ -11,7 +11,7 @@ from vggt_ros.types import Accuracy
 
 
 @dataclass(frozen=True)
-class Gates:
+class WindowGates:
     """Bounds of a good window.
 
     translation: scatter of the anchors' translations as a share of the median depth. rotation: of their rotations, rad.
@@ -31,7 +31,7 @@ class Gates:
     linked: float = 0.15
 
     @classmethod
-    def of(cls, accuracy: Accuracy) -> Gates:
+    def of(cls, accuracy: Accuracy) -> WindowGates:
         """The bounds above, as they stand to the accuracy of VGGT-1B, for a network of another accuracy."""
         usual, gates = Accuracy(), cls()
         rotation = max(1.0, accuracy.rotation / usual.rotation)
@@ -74,13 +74,13 @@ class OdometryConfig:
             raise ValueError(f'initial_frames must be at least 2, not {self.initial_frames}: one view has no scale')
 
     @cached_property
-    def gates(self) -> Gates:
+    def gates(self) -> WindowGates:
         """When a window is not believed."""
-        return Gates.of(self.accuracy)
+        return WindowGates.of(self.accuracy)
 
 
 @dataclass(frozen=True, eq=False)
-class Hints:
+class MotionHints:
     """What the camera-rate front end knows about a window.
 
     turn: (3, 3) rotation R of the newest frame seen from slot 0's (R_first_newest), or None. blurred: indices of frames
@@ -94,4 +94,4 @@ class Hints:
     broken: bool = False
 
 
-NO_HINTS = Hints()
+NO_HINTS = MotionHints()

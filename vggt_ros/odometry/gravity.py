@@ -79,11 +79,6 @@ def map_from_camera(down: np.ndarray) -> np.ndarray:
     return np.stack([x, np.cross(up, x), up])
 
 
-def attitude_covariance(gravity: Gravity) -> np.ndarray:
-    """(3, 3) of the map's rotation about its x, y, z, rad^2. Heading is zero at the start by definition."""
-    return np.diag([gravity.sigma**2, gravity.sigma**2, 0.0])
-
-
 @dataclass(frozen=True)
 class ImuConfig:
     """When an accelerometer may be taken for a plumb line.

@@ -15,22 +15,19 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
-from vggt_ros.odometry.config import NO_HINTS, Hints, OdometryConfig
+from vggt_ros.odometry.config import NO_HINTS, MotionHints, OdometryConfig
 from vggt_ros.odometry.gravity import Gravity, GravityEstimate, assumed_level
-from vggt_ros.odometry.keyframe import (
-    Keyframe,
-)
+from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.odometry.keyframe_map import KeyframeMap
-from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleFilter, ScaleMeasurement
-from vggt_ros.odometry.windows.alignment import (
-    Alignment,
-    AlignmentError,
-)
+from vggt_ros.odometry.outcome import WindowOutcome
+from vggt_ros.odometry.scale.filter import ScaleFilter
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
+from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
 from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
 from vggt_ros.odometry.windows.placing import (
     AGREED,
     CornersOf,
-    Placed,
+    PlacedWindow,
     align_keyframes,
     first_alignment,
     in_metres,
@@ -50,9 +47,7 @@ TIED = 25  # corners that two frames must both see to hang together, whatever th
 class Odometry:
     """Causal, bounded: keyframes in, windows out, estimates in map units.
 
-    Frames must come in the order of their stamps. Not thread-safe: one worker owns it. ``reasons`` says what was wrong
-    with the last window, if anything. ``placed``: the last window that was believed. ``added``: those of its estimates
-    that became keyframes.
+    Frames must come in the order of their stamps. Not thread-safe: one worker owns it.
     """
 
     def __init__(self, config: OdometryConfig | None = None) -> None:
@@ -63,10 +58,7 @@ class Odometry:
     def _clear(self) -> None:
         self.state = State.INITIALIZING
         self.scale = Scale.UNKNOWN
-        self.reasons: tuple[str, ...] = ()
         self._map = KeyframeMap(self.config.keyframe_distance, self.config.keyframes)
-        self.placed: Placed | None = None
-        self.added: list[Estimate] = []
         self.gravity = GravityEstimate(assumed_level())
         self.T_odom_latest = np.eye(4)
         self.drift = np.zeros(3)
@@ -106,34 +98,33 @@ class Odometry:
         window: Window,
         prediction: WindowPrediction,
         corners: CornersOf = lambda index: None,
-        hints: Hints = NO_HINTS,
-    ) -> list[Estimate]:
-        """Place the window in the map: one estimate for each new frame, in the order of time.
+        hints: MotionHints = NO_HINTS,
+    ) -> WindowOutcome:
+        """Place the window in the map.
 
         corners: what was tracked in the frames, to refine their poses; without, the network's poses stand.
         Raises PredictionError or AlignmentError when the window is unusable; nothing of it is then kept, and the state
         says DEGRADED, or LOST when it is not the first in a row; a camera that stands still is not lost.
         """
-        self.added = []
+        held = hints.held and self.latest is not None
         try:
             check(window, prediction)
             placed = self._place(window, prediction, corners, hints)
-            held = hints.held and self.latest is not None
-            estimates = self._held(placed) if held else self._estimates(placed)
-        except (PredictionError, AlignmentError) as error:
-            self.reasons = (str(error),)
+            estimates, reasons = self._held(placed) if held else self._estimates(placed)
+        except (PredictionError, AlignmentError):
             if self.latest is not None and not hints.held:
                 self._rejected += 1
                 self.state = State.LOST if self._rejected >= LOST_AFTER else State.DEGRADED
             raise
         self._rejected = 0
-        self.placed = placed
+        keyframes = []
         for estimate in estimates:
             descriptor = prediction.descriptor[prediction.slot(estimate.frame.index)]
             worth = 1.0 if held else placed.worth(prediction.slot(estimate.frame.index), self._noise)
             worthy = not held and estimate.frame.index not in hints.blurred
-            self._remember(estimate, descriptor, corners, worth, worthy)
-        return estimates
+            if self._remember(estimate, descriptor, corners, worth, worthy):
+                keyframes.append(estimate)
+        return WindowOutcome(self.state, self.scale, self.epoch, reasons, estimates, keyframes, {}, placed)
 
     def measure(self, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> Similarity | None:
         """What metric sources say about the frames of the last window.
@@ -158,15 +149,13 @@ class Odometry:
         self.log_scale += float(np.log(moved.scale))
         self._map.move(moved)
 
-    def level(self, measured: Gravity, estimate: Estimate | None = None) -> Similarity | None:
-        """Which way is down in the first camera, before the first window; later in an estimate's camera.
-
-        A map that is not level is turned, a little at a time; returns how.
-        """
+    def level_first(self, measured: Gravity) -> None:
+        """Which way is down in the first camera, before the first window; later it says nothing."""
         if self.latest is None:
             self.gravity = GravityEstimate(measured)
-        if self.latest is None or estimate is None:
-            return None
+
+    def level(self, measured: Gravity, estimate: Estimate) -> Similarity | None:
+        """Which way is down in an estimate's camera. A map that is not level is turned, a little at a time; how."""
         R_camera0_camera = self.gravity.R_map_camera0.T @ estimate.T_map_camera[:3, :3]
         self.gravity.refine(measured.seen_from(R_camera0_camera), float(np.sqrt(self.drift[0])))
         if self.gravity.tilt <= self.gravity.gravity.sigma:
@@ -191,22 +180,25 @@ class Odometry:
         log_scale: of map units per window unit in the window that it came from.
         """
         self._map.latest, self.log_scale = latest, log_scale
-        self.placed, self.reasons, self._rejected = None, (), 0
+        self._rejected = 0
         self.state = State.RELOCALIZED
 
     # Where the window lies ---------------------------------------------------------------------------------------
 
-    def _place(self, window: Window, prediction: WindowPrediction, corners: CornersOf, hints: Hints) -> Placed:
+    def _place(
+        self, window: Window, prediction: WindowPrediction, corners: CornersOf, hints: MotionHints
+    ) -> PlacedWindow:
         anchors = self._map.anchors(window)
         alignment, quality = first_alignment(self.gravity.R_map_camera0), Quality.GOOD
+        reasons: tuple[str, ...] = ()
         if anchors:
             scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
             alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
-            quality = self._judge(alignment, prediction, anchors, window, hints)
+            quality, reasons = self._judge(alignment, prediction, anchors, window, hints)
         if self.metres.locked:
             alignment = in_metres(alignment, self.metres.factor)
         config = self.config
-        return place(window, prediction, anchors, alignment, quality, corners, self._noise, config)
+        return place(window, prediction, anchors, alignment, quality, reasons, corners, self._noise, config)
 
     def _judge(
         self,
@@ -214,35 +206,40 @@ class Odometry:
         prediction: WindowPrediction,
         anchors: Sequence[Keyframe],
         window: Window,
-        hints: Hints,
-    ) -> Quality:
+        hints: MotionHints,
+    ) -> tuple[Quality, tuple[str, ...]]:
+        """What the window is worth, and what is wrong with it. Raises AlignmentError when it is not believed."""
         depth, turn = anchors[0].median_depth, None
         if hints.turn is not None:
             T = prediction.T_window_camera[[0, window.new_slots[-1]]]
             turn = Rotation.from_matrix(hints.turn @ T[1, :3, :3].T @ T[0, :3, :3]).magnitude()
-        quality, self.reasons = assess(alignment, len(anchors), depth, self.config.gates, turn)
+        quality, reasons = assess(alignment, len(anchors), depth, self.config.gates, turn)
         if quality is Quality.REJECT:
-            raise AlignmentError('; '.join(self.reasons))
+            raise AlignmentError('; '.join(reasons))
         if hints.broken:
             quality = Quality.DEGRADED
-            self.reasons += ('nothing that was tracked connects the images',)
+            reasons += ('nothing that was tracked connects the images',)
         self._noise.learn(alignment, depth)
-        return quality
+        return quality, reasons
 
     # What comes of it --------------------------------------------------------------------------------------------
 
-    def _estimates(self, placed: Placed) -> list[Estimate]:
-        """The new frames in the map. Raises AlignmentError when the newest hangs on nothing that is known."""
+    def _estimates(self, placed: PlacedWindow) -> tuple[list[Estimate], tuple[str, ...]]:
+        """The new frames in the map, and what is wrong with them.
+
+        Raises AlignmentError when none of them hangs on anything that is known.
+        """
         new = placed.window.new_slots
         views = [self._view(placed, slot) for slot in new]
         seen = placed.refined.ties[list(new)] >= TIED
         tied = linked(placed.anchors or views[:1], views, self.config.gates.linked, seen)
         if not any(tied):
             raise AlignmentError('the new frames share no surface with the map')
+        reasons = placed.reasons
         if placed.agreed < AGREED:
-            self.reasons += (f'only {placed.agreed:.0%} of the corners agree with the others and the network',)
+            reasons += (f'only {placed.agreed:.0%} of the corners agree with the others and the network',)
         if not all(tied):
-            self.reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
+            reasons += (f'{len(tied) - sum(tied)} of {len(tied)} new frames share no surface with the others',)
         self._learn(placed)
         self.state = State.DEGRADED if placed.degraded or not all(tied) else State.TRACKING
         self.scale = self.metres.scale
@@ -257,9 +254,9 @@ class Odometry:
                 estimates.append(self._estimate(placed, slot, view, T_odom, before, stamp))
                 before, stamp = placed.T[slot], placed.window.frames[slot].stamp
         self.T_odom_latest = estimates[-1].T_odom_camera
-        return estimates
+        return estimates, reasons
 
-    def _learn(self, placed: Placed) -> None:
+    def _learn(self, placed: PlacedWindow) -> None:
         """What the window says about the map's unit and its anchors."""
         alignment = placed.alignment
         self.log_scale = float(np.log(alignment.similarity.scale))
@@ -275,18 +272,18 @@ class Odometry:
             T = placed.T[slot] if refined else keyframe.with_window(placed.raw(slot))
             keyframe.fuse(T, depth, placed.prediction.confidence.get(slot))
 
-    def _held(self, placed: Placed) -> list[Estimate]:
+    def _held(self, placed: PlacedWindow) -> tuple[list[Estimate], tuple[str, ...]]:
         """The camera stands where it stood: fresh depth, the old pose, nothing learnt."""
         assert self.latest is not None
-        self.state, self.reasons = State.STATIONARY, ()
+        self.state = State.STATIONARY
         T, stamp = self.latest.T_map_camera, self.latest.frame.stamp
         estimates = []
         for slot in placed.window.new_slots:
             estimate = self._estimate(placed, slot, self._view(placed, slot), self.T_odom_latest, T, stamp)
             estimates.append(replace(estimate, T_map_camera=T, velocity=np.zeros(6)))
-        return estimates
+        return estimates, ()
 
-    def _view(self, placed: Placed, slot: int) -> Keyframe:
+    def _view(self, placed: PlacedWindow, slot: int) -> Keyframe:
         """A new frame as a keyframe would be: depth in map units where it is to be believed."""
         frame, prediction = placed.window.frames[slot], placed.prediction
         K = self._intrinsics(frame, prediction.maps[slot], prediction.K[slot])
@@ -294,7 +291,7 @@ class Odometry:
         return Keyframe(frame, placed.T[slot], depth, prediction.confidence[slot], K, prediction.descriptor[slot])
 
     def _estimate(
-        self, placed: Placed, slot: int, view: Keyframe, T_odom: np.ndarray, before: np.ndarray, stamp: int
+        self, placed: PlacedWindow, slot: int, view: Keyframe, T_odom: np.ndarray, before: np.ndarray, stamp: int
     ) -> Estimate:
         step = placed.step_covariance(slot, view.median_depth, self._noise)
         rate, rate_covariance = velocity(before, placed.T[slot], view.frame.stamp - stamp, step)
@@ -327,7 +324,8 @@ class Odometry:
 
     def _remember(
         self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, worth: float, worthy: bool
-    ) -> None:
+    ) -> bool:
+        """The frame published last; whether it became a keyframe."""
         keyframe = Keyframe(
             estimate.frame,
             estimate.T_map_camera,
@@ -339,5 +337,4 @@ class Odometry:
             pose_weight=worth,
             drift=self.drift,
         )
-        if self._map.remember(keyframe, worthy):
-            self.added.append(estimate)
+        return self._map.remember(keyframe, worthy)

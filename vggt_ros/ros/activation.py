@@ -1,30 +1,32 @@
-"""What lives from activate to deactivate: subscriptions, threads, and the mailboxes between them."""
+"""What lives from activate to deactivate: subscriptions, threads, and the walls between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vggt_ros.odometry.front.frontend import Sight
-from vggt_ros.pipeline import Pipeline, Solution
-from vggt_ros.ros.inputs.gravity import GravityInput
-from vggt_ros.ros.inputs.intake import FrameMaker, Incoming, Intake
-from vggt_ros.ros.inputs.scale import MetricInputs
-from vggt_ros.ros.inputs.subscriptions import Inputs
-from vggt_ros.ros.mailbox import Mailbox
+from vggt_ros.pipeline import Pipeline
+from vggt_ros.ros.counters import Counters
+from vggt_ros.ros.inputs.intake import FrameMaker, ImageInput, Incoming, Intake
+from vggt_ros.ros.inputs.sensor import RosSensor
+from vggt_ros.ros.inputs.subscriptions import Subscriptions
+from vggt_ros.ros.mailbox import Mailbox, Outbox
 from vggt_ros.ros.problems import Problems
-from vggt_ros.ros.worker import Aids, CameraThread, Looked, Results, Statistics, Worker
+from vggt_ros.ros.worker import CameraThread, Finding, NetworkThread, QueuedFrame
+
+FINDINGS = 8  # that wait for the executor
 
 
 class Activation:
-    """Images in, sights and solutions out; ``notify`` is called when there is something to ``take``.
+    """Images in, findings out; ``notify`` is called when there is something to ``take``.
 
     settings: the node's parameters by name. tracks_wanted: asked on the executor, for Ctrl-C takes the context away
-    under any other thread. on_time_jump: called when the stamps say that time began anew.
+    under any other thread. on_restart: called when the stamps say that time began anew.
     """
 
     def __init__(
@@ -34,100 +36,85 @@ class Activation:
         pipeline: Pipeline,
         intake: Intake,
         make_frame: FrameMaker,
-        metric: MetricInputs,
-        gravity: GravityInput,
+        sensors: Sequence[RosSensor],
         problems: Problems,
         notify: Callable[[], None],
         tracks_wanted: Callable[[], bool],
-        on_time_jump: Callable[[], None],
+        on_restart: Callable[[], None],
     ) -> None:
-        self.statistics = Statistics()
-        self.paused = False
-        self._ask_tracks_wanted = tracks_wanted
-        self._on_time_jump = on_time_jump
-        self._tracks_wanted = False
-        self._metric, self._gravity = metric, gravity
+        self.counters = Counters()
+        self._ask_tracks_wanted, self._tracks_wanted = tracks_wanted, threading.Event()
         every, queue_size = settings['mode'] == 'every_frame', settings['queue_size']
-        self._resets = 0  # asked for; each image carries their number, so that none of before is taken for one after
-        self._incoming: Mailbox[tuple[int, Incoming]] = Mailbox(1, queue_size if every else None)
-        self._looked: Mailbox[Looked] = Mailbox(settings['stride'], queue_size if every else None)
-        self._intake = intake
-        aids = Aids(
-            lambda: self._tracks_wanted,
-            metric.companions,
-            lambda frame: gravity.at(frame.stamp, frame.frame_id),
+        bound = queue_size if every else None
+        self._incoming: Mailbox[Incoming] = Mailbox(1, bound)
+        self._queued: Mailbox[QueuedFrame] = Mailbox(settings['stride'], bound)
+        self._findings: Outbox[Finding] = Outbox(FINDINGS, notify)
+        self._images = ImageInput(intake, self._incoming, self.counters, on_restart, self._look_for_listeners)
+        self._threads = (
+            CameraThread(
+                pipeline,
+                self._incoming,
+                self._queued,
+                make_frame,
+                problems,
+                self.counters,
+                self._findings,
+                every,
+                self._tracks_wanted.is_set,
+            ),
+            NetworkThread(pipeline, self._queued, problems, self.counters, self._findings, self._tracks_wanted.is_set),
         )
-        self._results = Results(notify)
-        self._worker = Worker(pipeline, self._looked, problems, self.statistics, self._results, aids)
-        self._camera = CameraThread(
-            pipeline,
-            self._incoming,
-            self._looked,
-            make_frame,
-            problems,
-            self.statistics,
-            self._results,
-            every,
-            lambda: self._tracks_wanted,
-        )
-        self._camera.start()
-        self._worker.start()
+        for thread in self._threads:
+            thread.start()
         group = MutuallyExclusiveCallbackGroup()
-        self._inputs = Inputs(node, settings)
-        metric.open(group)
-        gravity.open()
+        self._subscriptions, self._sensors = Subscriptions(node, settings), sensors
+        for sensor in sensors:
+            sensor.open(group)
         kind, topic = (
             (Image, 'image') if settings['image_transport'] == 'raw' else (CompressedImage, 'image/compressed')
         )
-        self._inputs.subscribe(kind, topic, self._on_image, 1, group)
-        self._inputs.subscribe(CameraInfo, 'camera_info', self._intake.on_camera_info, 10, group)
+        self._subscriptions.add(kind, topic, self._images, 1, group)
+        self._subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group)
         self.topics = [node.resolve_topic_name(topic)]
 
     @property
     def is_alive(self) -> bool:
         """False when a thread has died of an error: see the log."""
-        return self._camera.is_alive() and self._worker.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def paused(self) -> bool:
+        """Whether images are ignored."""
+        return self._images.paused
 
     def stop(self) -> None:
         """Unsubscribe and end the threads; what they have found by then can still be taken."""
-        for inputs in (self._inputs, self._metric, self._gravity):
-            inputs.close()
-        # All queues first: a thread may wait for room in the other's. A window in progress is still solved.
-        for waiting in (self._incoming, self._looked, self._results):
-            waiting.close()
-        self._camera.join()
-        self._worker.join()
+        self._subscriptions.close()
+        for sensor in self._sensors:
+            sensor.close()
+        # All walls first: a thread may wait for room in the other's. A window in progress is still solved.
+        for wall in (self._incoming, self._queued, self._findings):
+            wall.close()
+        for thread in self._threads:
+            thread.join()
 
-    def take(self) -> Sight | Solution | None:
-        """The oldest result that waits, None without any."""
-        return self._results.take()
+    def take(self) -> Finding | None:
+        """The oldest finding that waits, None without any."""
+        return self._findings.take()
 
     def begin_epoch(self) -> None:
         """Forget what waits; the map begins anew with the next image."""
-        self._resets += 1
-        self._drop_waiting()
-
-    def _drop_waiting(self) -> None:
-        self.statistics.count('dropped', self._incoming.clear() + self._looked.clear())
+        self._images.begin_epoch()
+        self._drop_queued()
 
     def pause(self, paused: bool) -> None:
         """While paused, images are ignored."""
-        self.paused = paused
+        self._images.pause(paused)
         if paused:
-            self._drop_waiting()
+            self._drop_queued()
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self.statistics.count('received')
-        if self.paused:
-            self.statistics.count('dropped')
-            return
-        incoming = self._intake.accept(message)
-        if incoming is None:
-            self.statistics.count('refused')
-            return
-        if self._intake.restarted:
-            self._intake.restarted = False
-            self._on_time_jump()
-            self.begin_epoch()
-        self._tracks_wanted = self._ask_tracks_wanted()
-        self.statistics.count('dropped', self._incoming.put((self._resets, incoming)))
+    def _drop_queued(self) -> None:
+        self.counters.count('dropped', self._queued.clear())
+
+    def _look_for_listeners(self) -> None:
+        (self._tracks_wanted.set if self._ask_tracks_wanted() else self._tracks_wanted.clear)()

@@ -95,12 +95,6 @@ def transform_broadcaster(node: Any) -> Any:
     return tf2_ros.TransformBroadcaster(node) if tf2_ros else TransformPublisher(node)
 
 
-def static_transform_broadcaster(node: Any) -> Any:
-    """Latched publisher on /tf_static; ``sendTransform`` adds to what was sent before."""
-    tf2_ros = _tf2_ros()
-    return tf2_ros.StaticTransformBroadcaster(node) if tf2_ros else TransformPublisher(node, static=True)
-
-
 def transform_listener(node: Any, cache_seconds: float = 10.0) -> tuple[Any, Any]:
     """tf2's (Buffer, TransformListener) for ``node``; keep both. Raises MissingPackage without tf2_ros."""
     tf2_ros = _tf2_ros()
@@ -133,30 +127,21 @@ def foxglove_messages() -> Any:
 
 
 class TransformPublisher:
-    """tf2_ros's broadcasters without tf2_ros: the same topics, messages and QoS. ``pub_tf`` is their publisher."""
+    """tf2_ros's broadcaster without tf2_ros: the same topic, messages and QoS. ``pub_tf`` is its publisher."""
 
-    def __init__(self, node: Any, *, static: bool = False) -> None:
-        from rclpy.qos import DurabilityPolicy, QoSProfile
+    def __init__(self, node: Any) -> None:
+        from rclpy.qos import QoSProfile
 
         try:
             from tf2_msgs.msg import TFMessage
         except ImportError as error:
             raise MissingPackage(f'publishing transforms needs tf2_msgs, which is not installed: {error}') from error
         self._message_type = TFMessage
-        # Static transforms by child frame: a late subscriber gets one message with all of them.
-        self._latched: dict[str, Any] | None = {} if static else None
-        if static:
-            qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        else:
-            qos = QoSProfile(depth=100)
-        self.pub_tf = node.create_publisher(TFMessage, '/tf_static' if static else '/tf', qos)
+        self.pub_tf = node.create_publisher(TFMessage, '/tf', QoSProfile(depth=100))
 
     def sendTransform(self, transform: Any) -> None:
         """Publish one geometry_msgs/TransformStamped or a list of them."""
         transforms = list(transform) if isinstance(transform, (list, tuple)) else [transform]
-        if self._latched is not None:
-            self._latched.update((x.child_frame_id, x) for x in transforms)
-            transforms = list(self._latched.values())
         self.pub_tf.publish(self._message_type(transforms=transforms))
 
 

@@ -11,7 +11,7 @@ from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.network.checkpoint import CheckpointError
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.loops import posegraph
-from vggt_ros.odometry.scale.sources import MetricSource
+from vggt_ros.odometry.sensors import Sensor
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.inputs.intake import FrameMaker, Intake
@@ -53,7 +53,7 @@ def check(settings: dict[str, Any]) -> None:
 
 
 def make_pipeline(
-    predictor: Predictor, settings: dict[str, Any], sources: Sequence[MetricSource], problems: Problems
+    predictor: Predictor, settings: dict[str, Any], sensors: Sequence[Sensor], problems: Problems
 ) -> Pipeline:
     """settings: the node's parameters by name."""
     loops = settings['loops']
@@ -74,7 +74,7 @@ def make_pipeline(
         ),
         TrackerConfig(settings['max_tracks'], settings['min_track_score'], settings['unique_track_ids']),
         WorldConfig(loops, settings['lost_timeout']),
-        sources,
+        sensors,
     )
 
 

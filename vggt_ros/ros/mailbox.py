@@ -1,10 +1,12 @@
-"""Where images wait for the worker: the one queue between the executor's callbacks and the network."""
+"""The two walls between threads: where images wait for a thread, and where what was found waits for the executor."""
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
@@ -71,3 +73,37 @@ class Mailbox(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+class Outbox(Generic[T]):
+    """What waits for the executor, in the order in which it was found.
+
+    bound: items that may wait; a slow executor holds the threads back, not the memory. notify: called after every item,
+    to wake the executor.
+    """
+
+    def __init__(self, bound: int, notify: Callable[[], None]) -> None:
+        self._queue: queue.Queue[T] = queue.Queue(maxsize=bound)
+        self._notify = notify
+        self._closed = threading.Event()
+
+    def put(self, item: T) -> None:
+        """Wait for room, and add; after ``close`` nothing is kept."""
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            self._notify()
+            return
+
+    def take(self) -> T | None:
+        """The oldest, None without any."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Whoever waits for room gives up; nothing is added any more."""
+        self._closed.set()

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from vggt_ros import camera
 from vggt_ros.depth import color_to_network
 from vggt_ros.ros import compat
-from vggt_ros.types import Estimate, Located, Tracks
+from vggt_ros.types import Estimate, Frame, PosedFrame, Tracks
 
 # Encoding -> (numpy type, channels) of what :func:`fill_image` publishes.
 PUBLISHED = {
@@ -41,9 +41,14 @@ def ns_to_time(ns: int) -> Time:
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
-def header(of: Located | Tracks, frame_id: str) -> Header:
+def header(of: PosedFrame | Tracks, frame_id: str) -> Header:
     """The stamp of an estimate's or of tracks' image with a frame id."""
     return Header(stamp=ns_to_time(of.frame.stamp), frame_id=frame_id)
+
+
+def header_of(frame: Frame) -> Header:
+    """An image's own header."""
+    return Header(stamp=ns_to_time(frame.stamp), frame_id=frame.frame_id)
 
 
 def to_pose(T: np.ndarray) -> Pose:

@@ -32,11 +32,7 @@ from vggt_ros.files.sequence import EncodedImage, ImageSequence, SequenceError, 
 from vggt_ros.msg import Status
 from vggt_ros.ros.compat import byte_array
 from vggt_ros.ros.messages import ns_to_time
-from vggt_ros.ros.parameters import (
-    Declared,
-    OptionError,
-    declare_options,
-)
+from vggt_ros.ros.parameters import Declared, OptionError, declare_options
 
 PARAMETERS = (
     Declared('path', '', 'what to play: a folder of pictures, a video file or a bag (ROS 1 or ROS 2)'),

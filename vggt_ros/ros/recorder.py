@@ -37,14 +37,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
 from vggt_ros.files.cloud import MissingOpen3DError, import_open3d
-from vggt_ros.files.recording import OutputError, RecordedFrame, Recording, fresh_folder
+from vggt_ros.files.recording import OutputError, RecordedFrame, RecordingWriter, fresh_folder
 from vggt_ros.msg import Status, TrackArray
 from vggt_ros.ros.messages import POINT, time_to_ns
-from vggt_ros.ros.parameters import (
-    Declared,
-    OptionError,
-    declare_options,
-)
+from vggt_ros.ros.parameters import Declared, OptionError, declare_options
 from vggt_ros.types import Scale, State
 
 PARAMETERS = (
@@ -89,7 +85,7 @@ class Recorder(Node):
             import_open3d()
         except MissingOpen3DError as error:
             self.get_logger().warning(f'no cloud.ply will be written: {error}')
-        self.recording = Recording(
+        self.recording = RecordingWriter(
             folder,
             {f'vggt_ros/msg/{kind.__name__}': _definition(kind) for kind in (Status, TrackArray)},
             voxel=settings['voxel'],

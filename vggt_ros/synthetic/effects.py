@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from vggt_ros.synthetic.render import render
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.shading import GAMMA
-from vggt_ros.synthetic.trajectory import Trajectory
-from vggt_ros.synthetic.world import World
+from vggt_ros.synthetic.trajectory import CameraPath
+from vggt_ros.synthetic.world import SyntheticWorld
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def distort(
     return cv2.remap(image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
-def interpolate(trajectory: Trajectory, times: np.ndarray) -> np.ndarray:
+def interpolate(trajectory: CameraPath, times: np.ndarray) -> np.ndarray:
     """Poses (N, 4, 4) at ``times`` (N,) between those of a trajectory; held before its beginning and after its end."""
     known = trajectory.times
     if len(known) == 1:
@@ -85,8 +85,8 @@ def interpolate(trajectory: Trajectory, times: np.ndarray) -> np.ndarray:
 
 
 def motion_blur(
-    world: World,
-    trajectory: Trajectory,
+    world: SyntheticWorld,
+    trajectory: CameraPath,
     time: float,
     exposure_time: float,
     K: np.ndarray,
@@ -101,7 +101,7 @@ def motion_blur(
 
 
 def rolling_shutter(
-    world: World, trajectory: Trajectory, time: float, readout: float, K: np.ndarray, size: tuple[int, int]
+    world: SyntheticWorld, trajectory: CameraPath, time: float, readout: float, K: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 3) uint8 and z-depth (H, W) of a sensor whose first row is read at ``time``, the last ``readout``
     seconds later: every row has its own pose, and its depth is from that pose."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from vggt_ros.synthetic import furniture
 from vggt_ros.synthetic.palette import Palette, colour
-from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, Builder, Lights, World
+from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, Builder, Lights, SyntheticWorld
 
 
 def _daylight(b: Builder) -> Lights:
@@ -33,7 +33,7 @@ def _ground(b: Builder, p: Palette, kind: str, colours: np.ndarray, size: float)
 
 def tree(b: Builder, p: Palette, position, yaw: float) -> int:
     """A tree with a crown of two or three balls."""
-    rng, put = b.rng, furniture.Placed(b, 'tree', position, yaw)
+    rng, put = b.rng, furniture.ObjectBuilder(b, 'tree', position, yaw)
     trunk, radius = rng.uniform(1.5, 3.0), rng.uniform(0.12, 0.25)
     bark = b.material(p.texture('wood', 'plaster'), p.wood(), 0.8)
     leaves = b.material(p.texture('cobbles', 'ground'), p.plant(), rng.uniform(0.8, 1.4), variation=0.4)
@@ -46,7 +46,7 @@ def tree(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def car(b: Builder, p: Palette, position, yaw: float) -> int:
     """A car: body, cabin, four wheels."""
-    rng, put = b.rng, furniture.Placed(b, 'car', position, yaw)
+    rng, put = b.rng, furniture.ObjectBuilder(b, 'car', position, yaw)
     paint = b.material(p.texture('plain'), p.object(), 1.0, gloss=0.5, mirror=0.12 if b.options.mirrors else 0.0)
     windows = b.material(p.texture('window'), p.metal() * 0.25, (1.0, 0.7), gloss=0.5)
     front = b.material(p.texture('screen', 'glyphs'), p.metal(), (1.7, 0.9), (0.0, 0.0))
@@ -62,7 +62,7 @@ def car(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def bench(b: Builder, p: Palette, position, yaw: float) -> int:
     """A bench."""
-    put = furniture.Placed(b, 'bench', position, yaw)
+    put = furniture.ObjectBuilder(b, 'bench', position, yaw)
     boards = b.material(p.texture('planks'), p.wood(), 0.8)
     iron = b.material(p.texture('plain'), p.metal(), 1.0)
     put(BOX, (0, 0, 0.45), (0.22, 0.8, 0.03), boards)
@@ -74,7 +74,7 @@ def bench(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def post(b: Builder, p: Palette, position, yaw: float) -> int:
     """A street lamp, or a sign on a post."""
-    rng, put = b.rng, furniture.Placed(b, 'post', position, yaw)
+    rng, put = b.rng, furniture.ObjectBuilder(b, 'post', position, yaw)
     high, iron = rng.uniform(2.4, 4.0), b.material(p.texture('stripes', 'plain'), p.metal(), 0.5)
     put(CYLINDER, (0, 0, high / 2), (0.05, 0.05, high / 2), iron)
     if rng.random() < 0.5:
@@ -87,7 +87,7 @@ def post(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def kiosk(b: Builder, p: Palette, position, yaw: float) -> int:
     """An advertising column or a booth."""
-    rng, put = b.rng, furniture.Placed(b, 'kiosk', position, yaw)
+    rng, put = b.rng, furniture.ObjectBuilder(b, 'kiosk', position, yaw)
     if rng.random() < 0.5:
         skin = b.material(p.texture('poster', 'glyphs'), p.object(), (1.3, 1.6), variation=0.1)
         put(CYLINDER, (0, 0, 1.4), (0.6, 0.6, 1.4), skin)
@@ -101,7 +101,7 @@ def kiosk(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def bed(b: Builder, p: Palette, position, yaw: float) -> int:
     """A flower bed or a clipped hedge."""
-    rng, put = b.rng, furniture.Placed(b, 'bed', position, yaw)
+    rng, put = b.rng, furniture.ObjectBuilder(b, 'bed', position, yaw)
     if rng.random() < 0.5:
         radius = rng.uniform(0.6, 1.1)
         put(CYLINDER, (0, 0, 0.1), (radius, radius, 0.1), b.material(p.texture('brick', 'cobbles'), p.stone(), 0.5))
@@ -116,7 +116,7 @@ def bed(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def building(b: Builder, p: Palette, centre: np.ndarray, half: np.ndarray, height: float) -> int:
     """A building on the ground: facades, and a flat or gabled roof."""
-    rng, put = b.rng, furniture.Placed(b, 'building', (*centre, 0.0), 0.0)
+    rng, put = b.rng, furniture.ObjectBuilder(b, 'building', (*centre, 0.0), 0.0)
     tile = rng.uniform(5, 9)
     if b.options.bare:
         facade = b.material(p.texture('plain'), p.wall(), 8.0)
@@ -158,7 +158,7 @@ def _row(b: Builder, p: Palette, axis: int, at: float, side: int, span: tuple[fl
         position += width + (b.rng.uniform(1, 3) if b.rng.random() < 0.3 else 0)
 
 
-def street(b: Builder, p: Palette) -> World:
+def street(b: Builder, p: Palette) -> SyntheticWorld:
     """A road around a block of houses, houses on the far side, trees, cars, signs."""
     rng = b.rng
     block, road, pavement = np.array([rng.uniform(8, 14), rng.uniform(6, 10)]), rng.uniform(5.5, 7.5), 2.2
@@ -208,7 +208,7 @@ def street(b: Builder, p: Palette) -> World:
     return b.build(_daylight(b), free, walkway, focus, closed=True)
 
 
-def park(b: Builder, p: Palette) -> World:
+def park(b: Builder, p: Palette) -> SyntheticWorld:
     """Lawn and paths, trees, a fountain, benches; houses in the distance."""
     rng = b.rng
     size = rng.uniform(10, 16)
@@ -218,7 +218,7 @@ def park(b: Builder, p: Palette) -> World:
     b.add(CYLINDER, b.object('path'), (0, 0, 0.005), (ring + 1.2, ring + 1.2, 0.01), gravel)
     lawn = _ground(b, p, 'ground', p.lawn(), 2.0)
     b.add(CYLINDER, b.object('lawn'), (0, 0, 0.02), (ring - 1.2, ring - 1.2, 0.02), lawn)
-    basin = furniture.Placed(b, 'fountain', (*rng.uniform(-1, 1, 2), 0.0), 0.0)
+    basin = furniture.ObjectBuilder(b, 'fountain', (*rng.uniform(-1, 1, 2), 0.0), 0.0)
     stone = b.material(p.texture('marble', 'tiles', 'brick'), p.stone(), 0.9)
     radius = rng.uniform(0.9, 1.5)
     basin(CYLINDER, (0, 0, 0.25), (radius, radius, 0.25), stone)

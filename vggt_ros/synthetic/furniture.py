@@ -20,7 +20,7 @@ def rotation_z(yaw: float) -> np.ndarray:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-class Placed:
+class ObjectBuilder:
     """Adds primitives of one object in its own frame."""
 
     def __init__(self, builder: Builder, name: str, position, yaw: float):
@@ -40,7 +40,7 @@ def picture(builder: Builder, palette: Palette, kind: str, size: tuple[float, ..
 
 def table(b: Builder, p: Palette, position, yaw: float) -> int:
     """A table with four legs and a few things on it."""
-    rng, put = b.rng, Placed(b, 'table', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'table', position, yaw)
     wide, deep, high = rng.uniform(0.4, 0.8), rng.uniform(0.35, 0.5), rng.uniform(0.6, 0.78)
     wood = b.material(p.texture('wood', 'planks', 'marble'), p.wood(), 0.9, gloss=0.1)
     put(BOX, (0, 0, high - 0.02), (deep, wide, 0.02), wood)
@@ -55,7 +55,7 @@ def table(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def chair(b: Builder, p: Palette, position, yaw: float) -> int:
     """A chair."""
-    rng, put = b.rng, Placed(b, 'chair', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'chair', position, yaw)
     frame = b.material(p.texture('wood', 'plain'), p.wood() if rng.random() < 0.6 else p.metal(), 0.6)
     cloth = b.material(p.texture('fabric', 'stripes', 'wood'), p.object(), 0.4)
     seat, half = rng.uniform(0.42, 0.48), rng.uniform(0.19, 0.24)
@@ -69,7 +69,7 @@ def chair(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def shelf(b: Builder, p: Palette, position, yaw: float) -> int:
     """A book shelf with rows of books; its back is at x = -depth."""
-    rng, put = b.rng, Placed(b, 'shelf', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'shelf', position, yaw)
     wide, deep, rows = rng.uniform(0.35, 0.7), rng.uniform(0.13, 0.18), int(rng.integers(3, 6))
     pitch = rng.uniform(0.3, 0.38)
     high = rows * pitch
@@ -89,7 +89,7 @@ def shelf(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def cabinet(b: Builder, p: Palette, position, yaw: float) -> int:
     """A chest with two doors."""
-    rng, put = b.rng, Placed(b, 'cabinet', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'cabinet', position, yaw)
     deep, wide, high = rng.uniform(0.18, 0.3), rng.uniform(0.3, 0.7), rng.uniform(0.35, 1.0)
     colours = p.wood() if rng.random() < 0.5 else p.object()
     body = b.material(p.texture('wood', 'plain', 'plaster'), colours, 0.8)
@@ -102,7 +102,7 @@ def cabinet(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def sofa(b: Builder, p: Palette, position, yaw: float) -> int:
     """A sofa with cushions."""
-    rng, put = b.rng, Placed(b, 'sofa', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'sofa', position, yaw)
     wide, cloth = rng.uniform(0.7, 1.0), b.material(p.texture('fabric', 'stripes', 'plaster'), p.object(), 0.5)
     put(BOX, (0, 0, 0.2), (0.4, wide, 0.2), cloth)
     put(BOX, (-0.32, 0, 0.58), (0.1, wide, 0.2), cloth)
@@ -117,7 +117,7 @@ def sofa(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def crate(b: Builder, p: Palette, position, yaw: float) -> int:
     """A cardboard box or crate, sometimes a second on top."""
-    rng, put = b.rng, Placed(b, 'crate', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'crate', position, yaw)
     base = 0.0
     for level in range(1 + (rng.random() < 0.4)):
         half = rng.uniform(0.12, 0.3, 3) * (1.0 if level == 0 else 0.7)
@@ -130,7 +130,7 @@ def crate(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def column(b: Builder, p: Palette, position, yaw: float) -> int:
     """A barrel, stool, bin or drum."""
-    rng, put = b.rng, Placed(b, 'drum', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'drum', position, yaw)
     radius, high = rng.uniform(0.15, 0.3), rng.uniform(0.15, 0.5)
     skin = b.material(
         p.texture('stripes', 'wood', 'glyphs', 'checks', 'tiles'), p.object(), rng.uniform(0.3, 0.7), gloss=0.2
@@ -141,7 +141,7 @@ def column(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def ball(b: Builder, p: Palette, position, yaw: float) -> int:
     """A ball."""
-    rng, put = b.rng, Placed(b, 'ball', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'ball', position, yaw)
     radius = rng.uniform(0.1, 0.3)
     skin = b.material(
         p.texture('stripes', 'checks', 'cobbles', 'marble', 'glyphs'), p.object(), radius * 1.6, gloss=0.3
@@ -152,7 +152,7 @@ def ball(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def plant(b: Builder, p: Palette, position, yaw: float) -> int:
     """A plant in a pot."""
-    rng, put = b.rng, Placed(b, 'plant', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'plant', position, yaw)
     pot = b.material(p.texture('stripes', 'plain', 'tiles'), p.object(), 0.3)
     leaves = b.material(p.texture('cobbles', 'ground'), p.plant(), 0.35)
     radius, stem = rng.uniform(0.12, 0.2), rng.uniform(0.4, 0.8)
@@ -170,7 +170,7 @@ def plant(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def lamp(b: Builder, p: Palette, position, yaw: float) -> int:
     """A standing lamp."""
-    rng, put = b.rng, Placed(b, 'lamp', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'lamp', position, yaw)
     high = rng.uniform(1.2, 1.7)
     metal = b.material(p.texture('plain'), p.metal(), 0.5, gloss=0.3)
     shade = b.material(p.texture('fabric', 'stripes', 'plain'), p.wall(), 0.4, emission=0.6)
@@ -182,7 +182,7 @@ def lamp(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def small(b: Builder, p: Palette, position, yaw: float) -> int:
     """Something for a table top: cup, ball, book, screen."""
-    rng, put = b.rng, Placed(b, 'small', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'small', position, yaw)
     kind = int(rng.integers(4))
     skin = b.material(p.texture('stripes', 'checks', 'glyphs', 'poster', 'plain'), p.object(), 0.2, gloss=0.2)
     if kind == 0:
@@ -205,7 +205,7 @@ def small(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def person(b: Builder, p: Palette, position, yaw: float) -> int:
     """Somebody standing."""
-    rng, put = b.rng, Placed(b, 'person', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'person', position, yaw)
     trousers = b.material(p.texture('fabric', 'plain'), p.object() * 0.5, 0.3)
     shirt = b.material(p.texture('stripes', 'checks', 'fabric', 'glyphs'), p.object(), 0.35)
     skin = b.material(p.texture('plain'), np.tile(rng.uniform(0.1, 0.7) * np.array([1.0, 0.75, 0.6]), (3, 1)), 1.0)
@@ -219,7 +219,7 @@ def person(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def rack(b: Builder, p: Palette, position, yaw: float) -> int:
     """A tall rack with crates."""
-    rng, put = b.rng, Placed(b, 'rack', position, yaw)
+    rng, put = b.rng, ObjectBuilder(b, 'rack', position, yaw)
     wide, deep, high = rng.uniform(0.8, 1.3), 0.4, rng.uniform(1.0, 1.5)
     steel = b.material(p.texture('plain', 'stripes'), p.object(), 0.6)
     for y in (-1, 1):
@@ -239,7 +239,7 @@ def rack(b: Builder, p: Palette, position, yaw: float) -> int:
 
 def pane(b: Builder, p: Palette, position, yaw: float) -> int:
     """A standing pane of glass in a frame."""
-    put = Placed(b, 'glass', position, yaw)
+    put = ObjectBuilder(b, 'glass', position, yaw)
     glass = b.material(p.texture('plain'), p.metal(), 1.0, glass=0.88, mirror=0.08)
     frame = b.material(p.texture('wood', 'plain'), p.metal(), 0.4)
     put(BOX, (0, 0, 1.0), (0.005, 0.7, 0.95), [glass, glass, frame, frame, frame, frame])

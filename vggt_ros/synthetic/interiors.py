@@ -8,7 +8,7 @@ import numpy as np
 
 from vggt_ros.synthetic import furniture
 from vggt_ros.synthetic.palette import Palette
-from vggt_ros.synthetic.world import BOX, CYLINDER, Builder, Lights, World
+from vggt_ros.synthetic.world import BOX, CYLINDER, Builder, Lights, SyntheticWorld
 
 _PICTURES = ('poster', 'picture', 'poster', 'window', 'door', 'glyphs', 'screen')
 
@@ -116,7 +116,7 @@ def _movers(b: Builder, p: Palette, half: np.ndarray, count: int) -> None:
         b.move(identity, (*xy, 0.0), swing, b.rng.normal(0, 0.3), b.rng.uniform(0.1, 0.25), b.rng.uniform(0, 6.3))
 
 
-def room(b: Builder, p: Palette) -> World:
+def room(b: Builder, p: Palette) -> SyntheticWorld:
     """One furnished room."""
     rng = b.rng
     half = np.array([rng.uniform(2.0, 4.2), rng.uniform(1.8, 3.4), rng.uniform(1.2, 1.6)])
@@ -149,7 +149,7 @@ def room(b: Builder, p: Palette) -> World:
     return b.build(lights, free, walkway, [*focus, np.array([half[0], 0.0, 1.2])], closed=True)
 
 
-def corridor(b: Builder, p: Palette) -> World:
+def corridor(b: Builder, p: Palette) -> SyntheticWorld:
     """A ring of corridors around a solid core: long, narrow, doors on both sides, and it comes back to its start."""
     rng = b.rng
     core = np.array([rng.uniform(2.5, 6.0), rng.uniform(1.5, 4.0)])
@@ -189,7 +189,7 @@ def corridor(b: Builder, p: Palette) -> World:
     return b.build(lights, free, walkway, [*focus, *(walkway + np.array([0, 0, 1.2]))], closed=True)
 
 
-def hall(b: Builder, p: Palette) -> World:
+def hall(b: Builder, p: Palette) -> SyntheticWorld:
     """A large hall with pillars, racks and piles: a warehouse, a workshop, a gallery."""
     rng = b.rng
     half = np.array([rng.uniform(6, 11), rng.uniform(4.5, 8), rng.uniform(1.8, 3.2)])
@@ -228,7 +228,7 @@ def hall(b: Builder, p: Palette) -> World:
     return b.build(lights, free, walkway, [*focus, np.array([0.0, 0.0, 1.0])], closed=True)
 
 
-def twins(b: Builder, p: Palette) -> World:
+def twins(b: Builder, p: Palette) -> SyntheticWorld:
     """A long corridor of bays that are exact copies of one another; only its two ends differ."""
     rng = b.rng
     bays, length, width, height = int(rng.integers(4, 7)), 4.0, rng.uniform(1.8, 2.4), 2.7
@@ -275,7 +275,7 @@ def twins(b: Builder, p: Palette) -> World:
     return b.build(lights, free, walkway, focus, period=(length, 0.0, 0.0))
 
 
-def planar(b: Builder, p: Palette) -> World:
+def planar(b: Builder, p: Palette) -> SyntheticWorld:
     """A flat floor under a low camera: nearly all that is seen lies in one plane."""
     rng = b.rng
     ground = floor_material(b, p)

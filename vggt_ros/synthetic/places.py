@@ -1,4 +1,4 @@
-"""Where worlds come from: :func:`make_world` turns a kind, a seed and options into a :class:`World`."""
+"""Where worlds come from: :func:`make_world` turns a kind, a seed and options into a :class:`SyntheticWorld`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from vggt_ros.synthetic import exteriors, interiors
 from vggt_ros.synthetic.palette import Palette
-from vggt_ros.synthetic.world import Builder, Options, World
+from vggt_ros.synthetic.world import Builder, Options, SyntheticWorld
 
-KINDS: dict[str, Callable[[Builder, Palette], World]] = {
+KINDS: dict[str, Callable[[Builder, Palette], SyntheticWorld]] = {
     'room': interiors.room,
     'corridor': interiors.corridor,
     'hall': interiors.hall,
@@ -25,7 +25,7 @@ floor, nearly nothing on it. street: a road around a block. park: paths, trees a
 
 def make_world(
     kind: str, seed: int, *, bare: bool = False, mirrors: bool = False, moving: bool = False, clutter: float = 1.0
-) -> World:
+) -> SyntheticWorld:
     """A world; the same arguments give the same world. ValueError for an unknown kind.
 
     kind: one of KINDS. bare: walls, floors and facades without texture. mirrors: mirrors and panes of glass.
@@ -40,7 +40,7 @@ def make_world(
     return KINDS[kind](builder, Palette(rng))
 
 
-def random_world(seed: int, clutter: float = 1.0) -> World:
+def random_world(seed: int, clutter: float = 1.0) -> SyntheticWorld:
     """A world of a random kind with random options: what a network is trained on."""
     rng = np.random.default_rng((seed, 999))
     kinds = ('room', 'corridor', 'hall', 'street', 'park', 'planar')

@@ -14,7 +14,7 @@ import torch
 
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.shading import shade
-from vggt_ros.synthetic.trace import Hits, View, exact_arithmetic, trace
+from vggt_ros.synthetic.trace import Hits, SceneCameras, exact_arithmetic, trace
 
 _CUDA_RAYS = 1 << 21
 
@@ -61,7 +61,7 @@ def cast(scene: Scene, T_world_camera: torch.Tensor | np.ndarray, K, uv) -> Hits
     uv = torch.as_tensor(uv, dtype=torch.float64, device=scene.device)
     directions = uv_rays(uv, K).expand(*T_world_camera.shape[:2], -1, 3).flatten(0, 1)
     with exact_arithmetic(scene.device):
-        return trace(View.of(scene, T_world_camera, K), directions)
+        return trace(SceneCameras.of(scene, T_world_camera, K), directions)
 
 
 def render(
@@ -86,7 +86,7 @@ def render(
     # A CPU works on one image at a time, to stay in its cache; a GPU on as many as a few GB hold, at 1 kB a pixel.
     together = max(1, _CUDA_RAYS // (size[0] * size[1])) if scene.device.type == 'cuda' else 1
     with exact_arithmetic(scene.device):
-        view = View.of(scene, T_world_camera, K.view(batch, frames, 3, 3))
+        view = SceneCameras.of(scene, T_world_camera, K.view(batch, frames, 3, 3))
         parts = [
             _render(view.select(slice(g, g + together)), K[g : g + together], size, samples, shadows, occlusion)
             for g in range(0, batch * frames, together)
@@ -96,7 +96,7 @@ def render(
 
 
 def _render(
-    view: View, K: torch.Tensor, size: tuple[int, int], samples: int, shadows: bool, occlusion: bool
+    view: SceneCameras, K: torch.Tensor, size: tuple[int, int], samples: int, shadows: bool, occlusion: bool
 ) -> tuple[torch.Tensor, ...]:
     """The fields of a :class:`Rendering` for G cameras, (G, H W, ...)."""
     scene, rays = view.scene, pixel_rays(K, size)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vggt_ros.synthetic.textures import COUNT, TEXELS, bank, texture_id
-from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, World
+from vggt_ros.synthetic.world import BOX, CYLINDER, ELLIPSOID, SyntheticWorld
 
 SHAPES = (BOX, ELLIPSOID, CYLINDER)
 _FAR_AWAY = 1e6  # metres; where padding primitives live, too small and too far to be hit
@@ -64,12 +64,12 @@ class Scene:
     @classmethod
     def pack(
         cls,
-        worlds: World | Sequence[World],
+        worlds: SyntheticWorld | Sequence[SyntheticWorld],
         times: np.ndarray | Sequence[float] | None = None,
         device: torch.device | str = 'cpu',
     ) -> Scene:
         """Pack worlds. times: (F,) or (B, F) seconds, one per camera; None: every camera at time 0."""
-        worlds = [worlds] if isinstance(worlds, World) else list(worlds)
+        worlds = [worlds] if isinstance(worlds, SyntheticWorld) else list(worlds)
         if not worlds:
             raise ValueError('a scene needs at least one world')
         batch = len(worlds)

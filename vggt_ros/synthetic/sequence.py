@@ -11,9 +11,9 @@ from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.render import render
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.tracks import PointTracks, follow
-from vggt_ros.synthetic.trajectory import Trajectory, make_trajectory
+from vggt_ros.synthetic.trajectory import CameraPath, make_trajectory
 from vggt_ros.synthetic.truth import FrameTruth
-from vggt_ros.synthetic.world import World
+from vggt_ros.synthetic.world import SyntheticWorld
 from vggt_ros.types import Frame
 
 FRAME_ID = 'camera_optical_frame'
@@ -42,8 +42,8 @@ class RenderedSequence:
     depth: (F, H, W) float32 metres, NaN = sky. object_id: (F, H, W) int32.
     """
 
-    world: World
-    trajectory: Trajectory
+    world: SyntheticWorld
+    trajectory: CameraPath
     K: np.ndarray
     images: np.ndarray
     depth: np.ndarray
@@ -72,8 +72,8 @@ class RenderedSequence:
 
 
 def frame_truths(
-    world: World,
-    trajectory: Trajectory,
+    world: SyntheticWorld,
+    trajectory: CameraPath,
     K: np.ndarray,
     depth: np.ndarray | None = None,
     object_id: np.ndarray | None = None,
@@ -98,7 +98,7 @@ def frame_truths(
     return truths
 
 
-def depth_renderer(world: World, T_world_camera: np.ndarray, time: float) -> Callable:
+def depth_renderer(world: SyntheticWorld, T_world_camera: np.ndarray, time: float) -> Callable:
     """A function (K (3, 3), size (w, h)) -> (h, w) float32 exact z-depth from this pose."""
 
     def depth(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -107,7 +107,7 @@ def depth_renderer(world: World, T_world_camera: np.ndarray, time: float) -> Cal
     return depth
 
 
-def alias(world: World, T_world_camera: np.ndarray) -> np.ndarray | None:
+def alias(world: SyntheticWorld, T_world_camera: np.ndarray) -> np.ndarray | None:
     """T_alias_world (4, 4): moves a camera by whole periods of the world into its first copy; None without a period."""
     if world.period is None:
         return None
@@ -129,7 +129,7 @@ def default_intrinsics(size: tuple[int, int], field_of_view: float = 70.0) -> np
 
 
 def render_frames(
-    world: World, trajectory: Trajectory, K: np.ndarray, size: tuple[int, int], device: str = 'cpu', **options
+    world: SyntheticWorld, trajectory: CameraPath, K: np.ndarray, size: tuple[int, int], device: str = 'cpu', **options
 ) -> Iterator[RenderedFrame]:
     """Render one pose after another. options: as for :func:`vggt_ros.synthetic.render.render`."""
     for i, stamp in enumerate(trajectory.stamps):
@@ -141,8 +141,8 @@ def render_frames(
 
 
 def render_sequence(
-    world: World,
-    trajectory: Trajectory,
+    world: SyntheticWorld,
+    trajectory: CameraPath,
     K: np.ndarray,
     size: tuple[int, int],
     progress: Callable[[Iterable], Iterable] = lambda items: items,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vggt_ros.synthetic import textures
-from vggt_ros.synthetic.trace import Hits, View, blocked, trace
+from vggt_ros.synthetic.trace import Hits, SceneCameras, blocked, trace
 
 _BLOTS = textures.texture_id('plaster', 3)
 _LIFT = 2e-3  # metres secondary rays start off a surface
@@ -33,7 +33,7 @@ def _sample(
     return torch.stack([(((texels >> 8 * c) & 255) * weights).sum(0) for c in range(channels)], -1)
 
 
-def _surface_uv(view: View, hits: Hits) -> torch.Tensor:
+def _surface_uv(view: SceneCameras, hits: Hits) -> torch.Tensor:
     """Metres (N, 2) on the surface, to the right and down from its upper left corner; hits flattened to N."""
     scene = view.scene
     half = scene.half.float()[view.world[:, None], hits.primitive.clamp(min=0)].reshape(-1, 3)
@@ -58,7 +58,7 @@ def _surface_uv(view: View, hits: Hits) -> torch.Tensor:
     return torch.stack([u, v], -1)
 
 
-def _sky(view: View, directions: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+def _sky(view: SceneCameras, directions: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
     """Sky colours (N, 3) in world directions (N, 3): a gradient with clouds. group: (N,) the world."""
     sky = view.scene.sky[group]
     direction = torch.nn.functional.normalize(directions, dim=-1)
@@ -73,7 +73,7 @@ def _sky(view: View, directions: torch.Tensor, group: torch.Tensor) -> torch.Ten
     return torch.lerp(colour, sky[:, 2], cover * fade) + glow
 
 
-def shade(view: View, directions: torch.Tensor, hits: Hits, shadows: bool, occlusion: bool) -> torch.Tensor:
+def shade(view: SceneCameras, directions: torch.Tensor, hits: Hits, shadows: bool, occlusion: bool) -> torch.Tensor:
     """Display-referred colours (G, R, 3) in [0, 1] of primary rays."""
     light = _radiance(view, directions, None, hits, shadows, occlusion, bounces=2)
     # A soft shoulder instead of hard clipping; then the display's gamma.
@@ -81,7 +81,7 @@ def shade(view: View, directions: torch.Tensor, hits: Hits, shadows: bool, occlu
 
 
 def _radiance(
-    view: View,
+    view: SceneCameras,
     directions: torch.Tensor,
     origins: torch.Tensor | None,
     hits: Hits,
@@ -181,7 +181,7 @@ def _through(view, directions, position, hits, colour, share, reflecting, shadow
     return colour
 
 
-def _openness(view: View, hits: Hits, position: torch.Tensor) -> torch.Tensor:
+def _openness(view: SceneCameras, hits: Hits, position: torch.Tensor) -> torch.Tensor:
     """(N, 1) share of the sky dome a point sees, from distances to surfaces along its normal (Evans 2006)."""
     reaches = (0.06, 0.2, 0.5)
     probes = torch.cat([position + reach * hits.normal for reach in reaches], 1)
@@ -191,7 +191,7 @@ def _openness(view: View, hits: Hits, position: torch.Tensor) -> torch.Tensor:
     return (1 - dark).clamp(min=0.25).reshape(-1, 1)
 
 
-def _distance(view: View, points: torch.Tensor) -> torch.Tensor:
+def _distance(view: SceneCameras, points: torch.Tensor) -> torch.Tensor:
     """Distance (G, R) from optical-frame points (G, R, 3) to the nearest surface, approximate for ellipsoids."""
     scene = view.scene
     half, hollow = scene.half.float()[view.world], scene.hollow[view.world]

@@ -13,7 +13,7 @@ from vggt_ros.synthetic.render import render
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import default_intrinsics
 from vggt_ros.synthetic.trajectory import make_trajectory
-from vggt_ros.synthetic.world import World
+from vggt_ros.synthetic.world import SyntheticWorld
 
 COLUMNS, TILE = 6, (320, 240)
 WORLDS: tuple[tuple[str, dict], ...] = (
@@ -32,7 +32,7 @@ WORLDS: tuple[tuple[str, dict], ...] = (
 """The 24 worlds: every kind and every hard case."""
 
 
-def _best_view(world: World, seed: int, candidates: int = 12) -> np.ndarray:
+def _best_view(world: SyntheticWorld, seed: int, candidates: int = 12) -> np.ndarray:
     """(4, 4) the hand-held pose that sees most: many objects, colours and distances."""
     size = (48, 36)
     poses = np.stack([make_trajectory(world, 'handheld', seed + i, 1).T_world_camera[0] for i in range(candidates)])

@@ -45,7 +45,7 @@ class Hits:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class SceneCameras:
     """A scene as G cameras see it, whatever world and moment each belongs to.
 
     world: (G,) int64 row of the scene. T_world_camera: (G, 4, 4) float64. unit_camera: (G, P, 3, 4) float32 maps of
@@ -60,7 +60,7 @@ class View:
     pixel: torch.Tensor
 
     @classmethod
-    def of(cls, scene: Scene, T_world_camera: torch.Tensor, K: torch.Tensor) -> View:
+    def of(cls, scene: Scene, T_world_camera: torch.Tensor, K: torch.Tensor) -> SceneCameras:
         """All cameras of all worlds in order: T_world_camera (B, F, 4, 4), K (B, F, 3, 3), float64, G = B F."""
         batch, frames = T_world_camera.shape[:2]
         T_world_primitive = scene.T_world_primitive
@@ -79,10 +79,10 @@ class View:
             (1 / K[..., 0, 0]).float().flatten(),
         )
 
-    def select(self, cameras: torch.Tensor | slice) -> View:
+    def select(self, cameras: torch.Tensor | slice) -> SceneCameras:
         """Only these cameras."""
         parts = (self.world, self.T_world_camera, self.unit_camera, self.centre, self.pixel)
-        return View(self.scene, *(part[cameras] for part in parts))
+        return SceneCameras(self.scene, *(part[cameras] for part in parts))
 
 
 def _interval(kind: int, o: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +150,9 @@ def _tiles(size: tuple[int, int]) -> tuple[torch.Tensor, list[int]]:
     return torch.cat(tiles), [len(tile) for tile in tiles]
 
 
-def _trace_tiled(view: View, directions: torch.Tensor, size: tuple[int, int], t: torch.Tensor, p: torch.Tensor) -> None:
+def _trace_tiled(
+    view: SceneCameras, directions: torch.Tensor, size: tuple[int, int], t: torch.Tensor, p: torch.Tensor
+) -> None:
     """Primary rays of whole images on a CPU, leaving out what a tile cannot see; fills t and p (G, R)."""
     shape_of = torch.repeat_interleave(torch.arange(3), torch.tensor(view.scene.split))
     radius = view.scene.half.float().norm(dim=-1)[view.world]
@@ -183,7 +185,7 @@ def _trace_tiled(view: View, directions: torch.Tensor, size: tuple[int, int], t:
 
 
 def _trace_chunked(
-    view: View, directions: torch.Tensor, origins: torch.Tensor | None, t: torch.Tensor, p: torch.Tensor
+    view: SceneCameras, directions: torch.Tensor, origins: torch.Tensor | None, t: torch.Tensor, p: torch.Tensor
 ) -> None:
     """Any rays, in chunks that bound the memory; fills t and p (G, R)."""
     cameras, count = directions.shape[:2]
@@ -199,7 +201,10 @@ def _trace_chunked(
 
 
 def trace(
-    view: View, directions: torch.Tensor, size: tuple[int, int] | None = None, origins: torch.Tensor | None = None
+    view: SceneCameras,
+    directions: torch.Tensor,
+    size: tuple[int, int] | None = None,
+    origins: torch.Tensor | None = None,
 ) -> Hits:
     """First hits of rays (G, R, 3) in the optical frame.
 
@@ -215,7 +220,7 @@ def trace(
     return _resolve(view, directions, origins, t, p)
 
 
-def blocked(view: View, origins: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+def blocked(view: SceneCameras, origins: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """(G, R) bool: whether something lies on the way from origins to origins + directions, both (G, R, 3)."""
     t = torch.empty(directions.shape[:-1], device=directions.device)
     p = torch.empty(directions.shape[:-1], dtype=torch.int64, device=directions.device)
@@ -223,7 +228,7 @@ def blocked(view: View, origins: torch.Tensor, directions: torch.Tensor) -> torc
     return t < 1 - 1e-3
 
 
-def _resolve(view: View, directions, origins, t: torch.Tensor, p: torch.Tensor) -> Hits:
+def _resolve(view: SceneCameras, directions, origins, t: torch.Tensor, p: torch.Tensor) -> Hits:
     """Point, normal and face of every hit."""
     hit = torch.isfinite(t)
     affine = rows_of(view.unit_camera, p)  # (G, R, 3, 4)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggt_ros.synthetic.world import World
+from vggt_ros.synthetic.world import SyntheticWorld
 
 CLEARANCE = 0.35
 """Metres a camera keeps from every surface."""
@@ -18,7 +18,7 @@ _BLOCKED = 0.8  # once attempts have shrunk to this share, the walkway is given 
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class CameraPath:
     """times: (F,) seconds, increasing. T_world_camera: (F, 4, 4) float64."""
 
     times: np.ndarray
@@ -68,7 +68,9 @@ def _wander(rng: np.random.Generator, times: np.ndarray, amplitude: tuple[float,
     return np.array(amplitude) * total
 
 
-def _free_point(world: World, rng: np.random.Generator, time: float, height: float | None = None) -> np.ndarray:
+def _free_point(
+    world: SyntheticWorld, rng: np.random.Generator, time: float, height: float | None = None
+) -> np.ndarray:
     """(3,) a random point with some room around it, if there is one."""
     points = rng.uniform(world.free[0], world.free[1], (48, 3))
     if height is not None:
@@ -78,23 +80,23 @@ def _free_point(world: World, rng: np.random.Generator, time: float, height: flo
     return points[rng.choice(roomy) if len(roomy) else distance.argmax()]
 
 
-def _distant_focus(world: World, rng: np.random.Generator, position: np.ndarray, nearest: float) -> np.ndarray:
+def _distant_focus(world: SyntheticWorld, rng: np.random.Generator, position: np.ndarray, nearest: float) -> np.ndarray:
     """(3,) a point worth looking at, at least ``nearest`` metres away if there is one."""
     distances = np.linalg.norm(world.focus - position, axis=1)
     far = np.flatnonzero(distances > nearest)
     return world.focus[rng.choice(far) if len(far) else distances.argmax()]
 
 
-def _nodes(world: World) -> np.ndarray:
+def _nodes(world: SyntheticWorld) -> np.ndarray:
     return np.concatenate([world.walkway, world.walkway[:1]]) if world.closed else world.walkway
 
 
-def _length(world: World) -> float:
+def _length(world: SyntheticWorld) -> float:
     """Length of the walkway in metres."""
     return float(np.linalg.norm(np.diff(_nodes(world), axis=0), axis=1).sum())
 
 
-def _follow(world: World, corner: float, distance: np.ndarray, ahead: float) -> tuple[np.ndarray, np.ndarray]:
+def _follow(world: SyntheticWorld, corner: float, distance: np.ndarray, ahead: float) -> tuple[np.ndarray, np.ndarray]:
     """Positions (F, 3) at walked distances (F,) along the walkway and points ``ahead`` metres further on.
 
     Corners are rounded over ``corner`` metres. An open walkway is walked to its end and back, looking its way.
@@ -124,11 +126,13 @@ def _raised(points: np.ndarray, height: np.ndarray | float) -> np.ndarray:
     return points + np.stack([np.zeros(len(points))] * 2 + [np.broadcast_to(height, len(points))], axis=1)
 
 
-def _outdoors(world: World) -> bool:
+def _outdoors(world: SyntheticWorld) -> bool:
     return world.lights.sky is not None
 
 
-def _ring(world: World, rng: np.random.Generator, share: np.ndarray, height: float, longest: float, extent: float):
+def _ring(
+    world: SyntheticWorld, rng: np.random.Generator, share: np.ndarray, height: float, longest: float, extent: float
+):
     """An ellipse in the free space, at most ``longest`` metres around, ``share`` (F,) of it travelled so far."""
     half = 0.75 * np.ptp(world.free, axis=0)[:2] / 2
     radius = extent * np.minimum(half, longest / (2 * np.pi) * rng.uniform(0.7, 1.0, 2))
@@ -144,7 +148,7 @@ def _ring(world: World, rng: np.random.Generator, share: np.ndarray, height: flo
     return look_along(position, np.arctan2(gaze[:, 1], gaze[:, 0]), np.full(len(share), -0.08))
 
 
-def _handheld(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _handheld(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     start = _free_point(world, rng, times[0], rng.normal(1.3, 0.25))
     target = _distant_focus(world, rng, start, 1.2)
     reach = 0.9 if _outdoors(world) else 0.45
@@ -153,7 +157,7 @@ def _handheld(world: World, rng: np.random.Generator, times: np.ndarray, extent:
     return look_along(position, yaw, pitch, _wander(rng, times, (0.025,), 3.0)[:, 0])
 
 
-def _orbit(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _orbit(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     target = world.focus[rng.integers(len(world.focus))]
     radius = rng.uniform(2.0, 6.0) if _outdoors(world) else rng.uniform(1.0, 2.6)
     sweep = extent * rng.choice([-1, 1]) * rng.uniform(1.0, 3.5)
@@ -165,7 +169,7 @@ def _orbit(world: World, rng: np.random.Generator, times: np.ndarray, extent: fl
     return look_at(position, gaze, _wander(rng, times, (0.01,), 3.0)[:, 0])
 
 
-def _corridor(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _corridor(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """Walking along the walkway, or in a ring where it is blocked: steps bob and sway."""
     speed, step, height = rng.uniform(0.7, 1.2), rng.uniform(1.6, 2.0), rng.uniform(1.2, 1.55)
     distance = speed * (times - times[0])
@@ -180,7 +184,7 @@ def _corridor(world: World, rng: np.random.Generator, times: np.ndarray, extent:
     return T
 
 
-def _car(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _car(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """Driving along the walkway, or in a ring where it is blocked: level, no roll, looking ahead."""
     outdoors = _outdoors(world)
     corner, speed = (9.0, rng.uniform(2.5, 5)) if outdoors else (1.8, rng.uniform(0.5, 1.0))
@@ -192,7 +196,7 @@ def _car(world: World, rng: np.random.Generator, times: np.ndarray, extent: floa
     return look_at(_raised(here, height), _raised(ahead, height - 0.05))
 
 
-def _drone(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _drone(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """Flying freely: wide sweeps in all directions, looking down at something."""
     outdoors = _outdoors(world)
     start = _free_point(world, rng, times[0], world.free[1, 2] - rng.exponential(1.5 if outdoors else 0.4))
@@ -203,7 +207,7 @@ def _drone(world: World, rng: np.random.Generator, times: np.ndarray, extent: fl
     return look_along(position, yaw, pitch, _wander(rng, times, (0.04,), 4.0)[:, 0])
 
 
-def _loop(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _loop(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """One and a quarter rounds, so that the last fifth sees the first fifth again; as wide as the time allows."""
     share = 1.25 * (times - times[0]) / max(times[-1] - times[0], 1e-9)
     speed, corner = (5.0, 9.0) if _outdoors(world) else (1.2, 1.8)
@@ -214,7 +218,7 @@ def _loop(world: World, rng: np.random.Generator, times: np.ndarray, extent: flo
     return _ring(world, rng, share, height, longest, extent)
 
 
-def _rotation(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _rotation(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """Turning on the spot; the camera's centre does not move at all."""
     position = _free_point(world, rng, times[0], rng.normal(1.3, 0.2))
     speed = rng.choice([-1, 1]) * np.radians(rng.uniform(15, 40))
@@ -223,19 +227,19 @@ def _rotation(world: World, rng: np.random.Generator, times: np.ndarray, extent:
     return look_along(np.tile(position, (len(times), 1)), yaw, pitch)
 
 
-def _standstill(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _standstill(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """One pose, for ever."""
     return np.tile(_handheld(world, rng, times[:1], extent)[0], (len(times), 1, 1))
 
 
-def _teleport(world: World, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
+def _teleport(world: SyntheticWorld, rng: np.random.Generator, times: np.ndarray, extent: float) -> np.ndarray:
     """Hand-held; for the time between 45 and 75 % of the frames somewhere else entirely, then back."""
     here, there = _handheld(world, rng, times, extent), _handheld(world, rng, times, extent)
     away = (np.arange(len(times)) >= 0.45 * len(times)) & (np.arange(len(times)) < 0.75 * len(times))
     return np.where(away[:, None, None], there, here)
 
 
-KINDS: dict[str, Callable[[World, np.random.Generator, np.ndarray, float], np.ndarray]] = {
+KINDS: dict[str, Callable[[SyntheticWorld, np.random.Generator, np.ndarray, float], np.ndarray]] = {
     'handheld': _handheld,
     'orbit': _orbit,
     'corridor': _corridor,
@@ -248,7 +252,7 @@ KINDS: dict[str, Callable[[World, np.random.Generator, np.ndarray, float], np.nd
 }
 
 
-def is_clear(world: World, trajectory: Trajectory, clearance: float = CLEARANCE) -> bool:
+def is_clear(world: SyntheticWorld, trajectory: CameraPath, clearance: float = CLEARANCE) -> bool:
     """Whether every camera keeps ``clearance`` from all surfaces and sees further than its nose."""
     T = trajectory.T_world_camera
     # The camera, and two points ahead of it that must not lie behind a surface.
@@ -260,7 +264,7 @@ def is_clear(world: World, trajectory: Trajectory, clearance: float = CLEARANCE)
     return bool((distance[:, 0] >= clearance).all() and (distance[:, 1:] > 0.05).all())
 
 
-def make_trajectory(world: World, kind: str, seed: int, frames: int, rate: float = 10.0) -> Trajectory:
+def make_trajectory(world: SyntheticWorld, kind: str, seed: int, frames: int, rate: float = 10.0) -> CameraPath:
     """A path of ``frames`` poses at ``rate`` Hz; the same world, kind and seed give the same path.
 
     kind: one of KINDS. Paths that come too near to something are drawn anew, smaller each time;
@@ -273,7 +277,7 @@ def make_trajectory(world: World, kind: str, seed: int, frames: int, rate: float
     rng = np.random.default_rng((seed, world.seed, list(KINDS).index(kind)))
     times = (np.arange(frames) + 1) / rate  # a stamp of 0 would mean "no time" to ROS
     for attempt in range(80):
-        trajectory = Trajectory(times, KINDS[kind](world, rng, times, 0.97**attempt))
+        trajectory = CameraPath(times, KINDS[kind](world, rng, times, 0.97**attempt))
         if is_clear(world, trajectory):
             return trajectory
     raise RuntimeError(f'no {kind} path of {frames} frames fits into {world.kind} {world.seed}; try another seed')

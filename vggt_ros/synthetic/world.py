@@ -79,7 +79,7 @@ class Lights:
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class SyntheticWorld:
     """P primitives and what a camera needs to find its way among them.
 
     shape: (P,) BOX, ELLIPSOID or CYLINDER. T_world_primitive: (P, 4, 4) at time 0 without swing. half: (P, 3) metres.
@@ -169,7 +169,7 @@ def _signed_distance(kind: int, local: np.ndarray, half: np.ndarray) -> np.ndarr
 
 
 class Builder:
-    """Collects primitives and materials, and hands out the finished :class:`World`.
+    """Collects primitives and materials, and hands out the finished :class:`SyntheticWorld`.
 
     Used by interiors.py, exteriors.py and furniture.py; ``rng`` is the only source of chance.
     """
@@ -217,13 +217,13 @@ class Builder:
         faces = [material] * 6 if isinstance(material, int) else material
         self._primitives.append((shape, T, half, faces, identity))
 
-    def build(self, lights: Lights, free, walkway, focus, closed: bool = False, period=None) -> World:
+    def build(self, lights: Lights, free, walkway, focus, closed: bool = False, period=None) -> SyntheticWorld:
         """The finished world."""
         shape, T, half, faces, identity = zip(*self._primitives, strict=True)
         still = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.0, 0.0, 0.0)
         motions = zip(*(self._motions.get(one, still) for one in identity), strict=True)
         columns = list(zip(*self._materials, strict=True))
-        return World(
+        return SyntheticWorld(
             kind=self.kind,
             seed=self.seed,
             shape=np.array(shape, np.int8),

@@ -24,14 +24,14 @@ from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, fresh_folder, writing
 from vggt_ros.files.sequence import ImageSequence, SequenceError
 from vggt_ros.tools import summary
-from vggt_ros.tools.live_run import DemoError, LiveRun, Settings, progress, tell
+from vggt_ros.tools.live_run import DemoError, LiveRun, RunSettings, progress, tell
 from vggt_ros.tools.processes import share_folder
-from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure
+from vggt_ros.tools.recorded import Recorded, RecordedError, RunAccuracy, measure
 
 FRAMES, SIZE, WORLD = 60, (320, 240), 'room'
 
 
-def run(settings: Settings) -> Path:
+def run(settings: RunSettings) -> Path:
     """Everything; the folder with the results. Raises DemoError, OutputError or SequenceError."""
     _check_overrides(settings.overrides)
     folder = fresh_folder(settings.output)
@@ -56,7 +56,7 @@ def run(settings: Settings) -> Path:
     return folder
 
 
-def _open(settings: Settings, folder: Path) -> ImageSequence:
+def _open(settings: RunSettings, folder: Path) -> ImageSequence:
     path = settings.input
     if path is None:
         path = folder / 'input'
@@ -113,7 +113,7 @@ def _fetch_weights(node: dict[str, Any]) -> None:
         raise DemoError(str(error)) from error
 
 
-def report(recorded: Recorded, accuracy: Accuracy) -> str:
+def report(recorded: Recorded, accuracy: RunAccuracy) -> str:
     """Where everything is, and the key figures, for the terminal."""
     status, folder = recorded.status, recorded.folder
     rate = status.get('frames_per_second')
@@ -146,7 +146,7 @@ def _extent(sequence: ImageSequence) -> str:
         return ''
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> RunSettings:
     """The command line."""
     first, _, rest = (__doc__ or '').partition('\n\n')
     parser = argparse.ArgumentParser(
@@ -171,7 +171,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         if not re.fullmatch(r'[\w.]+:=.*', text):
             parser.error(f'--param {text}: wanted NAME:=VALUE')
     node = {name: getattr(args, name) for name in ('weights', 'device', 'window', 'stride', 'image_size')}
-    return Settings(
+    return RunSettings(
         input=args.input,
         output=args.output,
         topic=args.topic,
@@ -184,7 +184,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
 
 
-def main(arguments: list[str] | None = None, execute: Callable[[Settings], Any] = run) -> int:
+def main(arguments: list[str] | None = None, execute: Callable[[RunSettings], Any] = run) -> int:
     """Run the demo; the exit status. Ctrl-C and SIGTERM stop all processes and leave what was recorded."""
     settings = parse(arguments)
     # SIGINT too: a shell that starts us in the background has it ignored.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vggt_ros.evaluation.report import Findings, Row, Settings, put
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, put
 from vggt_ros.evaluation.rows import ROWS
 
 TABLE = 'odometry.md'
@@ -36,9 +36,9 @@ def command(tool: str, description: str, rows: Iterable[str], table: str, seeds:
 
 
 def measure(
-    measurements: Mapping[str, Callable[[Settings], Findings]],
+    measurements: Mapping[str, Callable[[EvaluationSettings], Findings]],
     names: Iterable[str],
-    settings: Settings,
+    settings: EvaluationSettings,
     output: Path | None,
     table: str,
 ) -> int:
@@ -86,7 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
         data = Path(os.environ[_DATA]) / 'hololens'
     if data is not None and not data.is_dir():
         parser.error(f'{data} is no folder')
-    return measure(ROWS, given.rows, Settings(given.seeds, frames=given.frames, data=data), given.output, TABLE)
+    return measure(
+        ROWS, given.rows, EvaluationSettings(given.seeds, frames=given.frames, data=data), given.output, TABLE
+    )
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from vggt_ros.evaluation.report import Settings
+from vggt_ros.evaluation.report import EvaluationSettings
 from vggt_ros.evaluation.rows_tracks import ROWS
 from vggt_ros.tools.evaluate import command, measure
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.seeds < 1:
         parser.error('--seeds must be at least 1')
-    return measure(ROWS, given.rows, Settings(given.seeds), given.output, TABLE)
+    return measure(ROWS, given.rows, EvaluationSettings(given.seeds), given.output, TABLE)
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ class DemoError(RuntimeError):
 
 
 @dataclass
-class Settings:
+class RunSettings:
     """What to run. input: None = synthetic. node: further parameters of the VGGT node by name."""
 
     input: Path | None = None
@@ -53,7 +53,7 @@ class Settings:
 class LiveRun:
     """One run of the demo: the processes, from start to stop."""
 
-    def __init__(self, settings: Settings, sequence: ImageSequence, folder: Path) -> None:
+    def __init__(self, settings: RunSettings, sequence: ImageSequence, folder: Path) -> None:
         self._settings, self._sequence, self._folder = settings, sequence, folder
         self._refusal = ''
         self._bar: tqdm | None = None

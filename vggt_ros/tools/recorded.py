@@ -29,7 +29,7 @@ class RecordedError(ValueError):
 
 
 class Recorded:
-    """A folder written by :class:`vggt_ros.files.recording.Recording`; of several epochs the one with the most poses.
+    """A folder that a RecordingWriter (files/recording.py) wrote; of several epochs the one with the most poses.
 
     status: the contents of status.json. trajectory: of that epoch. Raises RecordedError, or OSError.
     """
@@ -99,7 +99,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, eq=False)
-class Accuracy:
+class RunAccuracy:
     """Comparison with the truth, None where there is none or too little of it; why tells what is missing.
 
     depth: AbsRel after one scale; depth_scale: true over recorded depth.
@@ -111,7 +111,7 @@ class Accuracy:
     why: str = ''
 
 
-def measure(recorded: Recorded, sequence: ImageSequence) -> Accuracy:
+def measure(recorded: Recorded, sequence: ImageSequence) -> RunAccuracy:
     """Compare with the truth of the input, as far as it has any."""
     error, why = None, ''
     if sequence.trajectory is not None:
@@ -129,7 +129,7 @@ def measure(recorded: Recorded, sequence: ImageSequence) -> Accuracy:
             depth, scale = accuracy.depth_error(pairs)
         except ValueError as reason:
             why = why or str(reason)
-    return Accuracy(error, depth, scale, why)
+    return RunAccuracy(error, depth, scale, why)
 
 
 def true_depths(sequence: ImageSequence, items: Sequence[SequenceItem]) -> dict[int, np.ndarray]:

@@ -20,7 +20,7 @@ from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.pictures import UNITS, DepthRange, colour
 from vggt_ros.files.recording import SUMMARY
 from vggt_ros.files.sequence import ImageSequence, SequenceError
-from vggt_ros.tools.recorded import Accuracy, Recorded, RecordedError, measure, pictures, seen, true_depths
+from vggt_ros.tools.recorded import Recorded, RecordedError, RunAccuracy, measure, pictures, seen, true_depths
 from vggt_ros.tools.views import draw_cloud, look_at
 from vggt_ros.tracks.picture import draw_tracks
 from vggt_ros.types import Scale
@@ -33,7 +33,7 @@ GREY = '#555555'
 def draw(
     recorded: Recorded,
     sequence: ImageSequence | None,
-    accuracy: Accuracy,
+    accuracy: RunAccuracy,
     name: str,
     path: Path,
 ) -> None:
@@ -97,7 +97,7 @@ class Sheet:
         self.figure.text(left / self.WIDTH, 1 - down / self.height, text, va='center', **options)
 
 
-def _title(sheet: Sheet, recorded: Recorded, accuracy: Accuracy, name: str) -> None:
+def _title(sheet: Sheet, recorded: Recorded, accuracy: RunAccuracy, name: str) -> None:
     status, node = recorded.status, recorded.status['node']
     parts = [
         recorded.network or 'network unknown',
@@ -113,7 +113,7 @@ def _title(sheet: Sheet, recorded: Recorded, accuracy: Accuracy, name: str) -> N
     sheet.write(sheet.LEFT, 1.08, '   ·   '.join(figures(accuracy)), fontsize=13, color='black')
 
 
-def figures(accuracy: Accuracy) -> list[str]:
+def figures(accuracy: RunAccuracy) -> list[str]:
     """The accuracy in words, nothing where there is no truth."""
     words = []
     if accuracy.trajectory is not None:
@@ -178,7 +178,7 @@ def _say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha='center', va='center', color=GREY)
 
 
-def _draw_trajectory(top: Axes, side: Axes, recorded: Recorded, accuracy: Accuracy) -> None:
+def _draw_trajectory(top: Axes, side: Axes, recorded: Recorded, accuracy: RunAccuracy) -> None:
     """Both in the map's axes (x forward, y left, z up), in the truth's metres where there is truth."""
     ours = recorded.trajectory.T_world_camera[:, :3, 3]
     error = accuracy.trajectory
@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recorded = Recorded(args.folder)
         sequence = open_sequence(args.input, topic=args.topic, fps=args.fps) if args.input else None
-        accuracy = measure(recorded, sequence) if sequence is not None else Accuracy()
+        accuracy = measure(recorded, sequence) if sequence is not None else RunAccuracy()
         draw(recorded, sequence, accuracy, args.input.name if args.input else args.folder.name, path)
     except (RecordedError, SequenceError, OSError) as error:
         print(f'summary: {error}', file=sys.stderr)

@@ -6,13 +6,13 @@ import numpy as np
 
 from vggt_ros.tracks import patches
 from vggt_ros.tracks.config import TrackerConfig
-from vggt_ros.tracks.table import MOST, Table, View, settled
+from vggt_ros.tracks.table import MOST, Table, TrackedView, settled
 
 NOISE = 4.0  # px at 518 of a track in one image, which are mostly the pose's and the same in the next ones
 DOUBT = 0.7  # factor of the confidence in every image in which only the corner speaks for a track
 
 
-def find(table: Table, view: View, before: np.ndarray, sure: bool, config: TrackerConfig) -> None:
+def find(table: Table, view: TrackedView, before: np.ndarray, sure: bool, config: TrackerConfig) -> None:
     """Look for the tracks' pictures in an image, and write into the table which are here, and where.
 
     view: the image. before: (N,) bool, those that the image before had. sure: the camera is where it is said to be.
@@ -56,7 +56,7 @@ def find(table: Table, view: View, before: np.ndarray, sure: bool, config: Track
 
 def _compare(
     table: Table,
-    view: View,
+    view: TrackedView,
     config: TrackerConfig,
     T: np.ndarray | None,
     rows: np.ndarray,
@@ -75,7 +75,7 @@ def _compare(
     return error, max(config.fit, config.usual * float(np.median(usual))) if len(usual) else config.fit
 
 
-def _learn(table: Table, view: View, T: np.ndarray, rows: np.ndarray) -> None:
+def _learn(table: Table, view: TrackedView, T: np.ndarray, rows: np.ndarray) -> None:
     """How far along their rays the points of these rows (M,) are, from where they are now."""
     residual = table.residual(view, T, rows, table['uv'][rows])
     told = np.isfinite(residual.along)
@@ -84,7 +84,7 @@ def _learn(table: Table, view: View, T: np.ndarray, rows: np.ndarray) -> None:
 
 
 def _aligned(
-    table: Table, view: View, A: np.ndarray, start: np.ndarray, wanted: np.ndarray
+    table: Table, view: TrackedView, A: np.ndarray, start: np.ndarray, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows (M,) of the tracks ``wanted`` (N,) bool that may be in the image, pixels there, and likeness."""
     rows = np.flatnonzero(wanted & view.inside(start) & np.isfinite(A).all((1, 2)))

@@ -17,7 +17,7 @@ MOST = 1e4  # of it that is kept, so that it can still change: 1 %
 NEAR = 20  # points that determine what all have in common
 
 
-class View:
+class TrackedView:
     """A frame at the size at which corners are followed; all pixels here are of that size.
 
     T: (4, 4) T_map_camera, None unknown. K: (3, 3), of use with T only. unit: pixels per px at 518.
@@ -115,7 +115,7 @@ class Table:
         T = self['T'][rows]
         return np.einsum('ni,ni->n', T[:, :3, 2], points - T[:, :3, 3])
 
-    def anchor(self, rows: np.ndarray, view: View) -> None:
+    def anchor(self, rows: np.ndarray, view: TrackedView) -> None:
         """Take the pictures of these rows (M,) anew, where they are now; the points stay."""
         uv = self['uv'][rows]
         self['tile'][rows] = patches.cut(view.grey, uv)
@@ -156,7 +156,7 @@ class Table:
         A[anchored] = np.swapaxes(found[:, 1:] - found[:, :1], 1, 2)
         return uv, A
 
-    def residual(self, view: View, T: np.ndarray, rows: np.ndarray, uv: np.ndarray) -> Residual:
+    def residual(self, view: TrackedView, T: np.ndarray, rows: np.ndarray, uv: np.ndarray) -> Residual:
         """Pixels (M, 2) of these rows (M,) against where the points should be, seen from T_map_camera ``T`` (4, 4)."""
         T_inverse, K = camera.invert(T), view.K
         local = camera.transform(T_inverse, self.points()[rows])

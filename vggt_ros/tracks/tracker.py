@@ -23,9 +23,9 @@ from vggt_ros.similarity import Similarity
 from vggt_ros.tracks import patches
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.tracks.search import find
-from vggt_ros.tracks.table import Table, View
+from vggt_ros.tracks.table import Table, TrackedView
 from vggt_ros.tracks.window_update import correct, heed, place, place_by_depth, refine_anchors
-from vggt_ros.types import Estimate, Frame, Located, Scale, State, Tracks, WindowPrediction
+from vggt_ros.types import Estimate, Frame, PosedFrame, Scale, State, Tracks, WindowPrediction
 
 GRID = (8, 6)  # cells across and down; new tracks go where there are few
 SURE = (State.TRACKING, State.STATIONARY, State.RELOCALIZED)  # the camera is where it is said to be
@@ -35,7 +35,7 @@ RESERVED = 6  # images for which the place of a track that is not found is kept 
 GUESS = 10.0  # information about log z that a neighbour's is: 30 %
 
 
-class Tracker:
+class KeypointTracker:
     """``look`` at every image on one thread; ``queries`` and ``solved`` around every window on another.
 
     reach: px at 518 by which the network's tracks are off. epoch: of the tracks that ``look`` returns.
@@ -66,7 +66,7 @@ class Tracker:
 
     # At camera rate ----------------------------------------------------------------------------------------------
 
-    def look(self, frame: Frame, corners: Corners, located: Located | None, K: np.ndarray | None) -> Tracks:
+    def look(self, frame: Frame, corners: Corners, located: PosedFrame | None, K: np.ndarray | None) -> Tracks:
         """The tracks in an image, one after another in the order of time.
 
         corners: of this image. located: where its camera is, K: (3, 3) in source pixels; None where nobody knows.
@@ -76,7 +76,7 @@ class Tracker:
                 located = None
             if located is not None:
                 self._scale = located.scale
-            view = View(frame, K, None if located is None else located.T_map_camera)
+            view = TrackedView(frame, K, None if located is None else located.T_map_camera)
             at = view.map.to_network(corners.uv)
             before = self._follow(corners, at)
             find(self._table, view, before, located is not None and located.state in SURE, self.config)
@@ -100,7 +100,7 @@ class Tracker:
         table.keep(alive | (table['public'] & table.placed))
         return table['here'] & (table['seen'] == self._latest)
 
-    def _part(self, view: View) -> None:
+    def _part(self, view: TrackedView) -> None:
         """Of two tracks that have come together one slid onto the other's point: the one that fits less well ends."""
         table = self._table
         rows = np.flatnonzero(table['here'] & table['public'])
@@ -116,7 +116,7 @@ class Tracker:
         """Rows of the corners that no track has."""
         return np.flatnonzero(~np.isin(corners.id, self._table['corner']) & ~np.isin(corners.id, self._table.banned))
 
-    def _adopt(self, view: View, corners: Corners, at: np.ndarray) -> None:
+    def _adopt(self, view: TrackedView, corners: Corners, at: np.ndarray) -> None:
         """Tracks without a corner take one that is where they are."""
         table, free = self._table, self._free(corners)
         rows = np.flatnonzero(table['here'] & (table['corner'] < 0))
@@ -127,7 +127,7 @@ class Tracker:
         number, once = np.unique(number, return_index=True)
         table['corner'][rows[once]] = corners.id[free[number]]
 
-    def _begin(self, view: View, corners: Corners, at: np.ndarray) -> None:
+    def _begin(self, view: TrackedView, corners: Corners, at: np.ndarray) -> None:
         """New candidates on corners away from all tracks; the longest followed first: they have proved themselves."""
         table, free = self._table, self._free(corners)
         here = table['uv'][table['here']]
@@ -159,7 +159,7 @@ class Tracker:
             information=np.where(np.isfinite(z), GUESS, 0),
         )
 
-    def _guess(self, view: View, uv: np.ndarray) -> np.ndarray:
+    def _guess(self, view: TrackedView, uv: np.ndarray) -> np.ndarray:
         """(N,) the nearest track's z for pixels (N, 2), NaN unknown."""
         table = self._table
         rows = np.flatnonzero(table['here'] & table.placed)
@@ -169,7 +169,7 @@ class Tracker:
         z = z[cKDTree(table['uv'][rows]).query(uv)[1]]
         return np.where(z > 0, z, np.nan)
 
-    def _room(self, view: View, uv: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    def _room(self, view: TrackedView, uv: np.ndarray, taken: np.ndarray) -> np.ndarray:
         """Which of the pixels (N, 2), the first ones first, find room in their cells beside the rows taken (bool)."""
         cells, most = GRID[0] * GRID[1], self.config.max_tracks
         cell = grid_cell(uv, view.map.size)
@@ -179,7 +179,7 @@ class Tracker:
         full = np.bincount(grid_cell(self._table['uv'][taken], view.map.size), minlength=cells)
         return np.flatnonzero(rank < -(-most // cells) - full[cell])[: max(most - int(taken.sum()), 0)]
 
-    def _renew(self, view: View) -> None:
+    def _renew(self, view: TrackedView) -> None:
         """Those that are warped too far, or never had a place to be warped from, get a new picture."""
         table, config = self._table, self.config
         _, A = table.expected(view.T, view.K)
@@ -191,7 +191,7 @@ class Tracker:
         rows = np.flatnonzero(table['here'] & (first | (turned & (table['confidence'] > config.trusted))))
         table.anchor(rows, view)
 
-    def _publish(self, view: View) -> None:
+    def _publish(self, view: TrackedView) -> None:
         """Candidates that have held for some images become tracks where there is room."""
         table = self._table
         rows = np.flatnonzero(table['here'] & ~table['public'] & (table['age'] >= self.config.probation))
@@ -212,7 +212,7 @@ class Tracker:
         keep[absent[np.argsort(table['seen'][absent], kind='stable')[:excess]]] = False
         table.keep(keep)
 
-    def _tracks(self, frame: Frame, view: View, K: np.ndarray | None) -> Tracks:
+    def _tracks(self, frame: Frame, view: TrackedView, K: np.ndarray | None) -> Tracks:
         table = self._table
         here = table['here']
         table['age'][here] += 1

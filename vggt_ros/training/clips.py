@@ -16,8 +16,8 @@ from torch import Tensor
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.render import render
 from vggt_ros.synthetic.scene import Scene, texture_bank
-from vggt_ros.synthetic.trajectory import Trajectory, make_trajectory
-from vggt_ros.synthetic.world import World
+from vggt_ros.synthetic.trajectory import CameraPath, make_trajectory
+from vggt_ros.synthetic.world import SyntheticWorld
 from vggt_ros.training import targets
 from vggt_ros.training.config import DataConfig, Stage
 
@@ -93,7 +93,7 @@ def plan(data: DataConfig, stage: Stage, patch: int, seed: int, number: int) -> 
     return Plan(packed, size, bool(rng.random() < data.shadows))
 
 
-Shot = tuple[World, Trajectory]
+Shot = tuple[SyntheticWorld, CameraPath]
 
 
 def shot(data: DataConfig, stage: Stage, rng: np.random.Generator, seed: int | None = None) -> Shot:

@@ -18,10 +18,7 @@ import torch
 from vggt_ros.camera import PixelMap, fit
 from vggt_ros.files.folder import FolderSequence
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import (
-    SequenceError,
-    SequenceItem,
-)
+from vggt_ros.files.sequence import SequenceError, SequenceItem
 from vggt_ros.network import ConfigError
 from vggt_ros.training.clips import Clips
 from vggt_ros.training.config import Stage, TrainConfig
@@ -33,7 +30,7 @@ class DatasetError(ConfigError):
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class RecordedFolder:
     """N pictures of one camera. seconds: (N,), increasing. images: (N, 3, h, w) uint8 RGB. depth: (N, h, w) float32
     z-depth in metres, 0 unknown. T_world_camera: (N, 4, 4). K: (3, 3), its principal point in the image's middle."""
 
@@ -45,7 +42,7 @@ class Recording:
     K: np.ndarray
 
     @classmethod
-    def read(cls, path: Path, longest: int, patch: int) -> Recording:
+    def read(cls, path: Path, longest: int, patch: int) -> RecordedFolder:
         """Read a folder at ``longest`` pixels on the longer side, a multiple of ``patch``. Raises DatasetError."""
         try:
             return cls._read(path, longest, patch)
@@ -53,7 +50,7 @@ class Recording:
             raise DatasetError(str(error)) from error
 
     @classmethod
-    def _read(cls, path: Path, longest: int, patch: int) -> Recording:
+    def _read(cls, path: Path, longest: int, patch: int) -> RecordedFolder:
         sequence = open_sequence(path)
         if not isinstance(sequence, FolderSequence):
             raise DatasetError(f'{path}: only folders of pictures can be trained on')
@@ -96,7 +93,7 @@ def recorded(config: TrainConfig, device: torch.device, first: int) -> Iterator[
     """
 
     longest, patch = config.stages[-1].longest, config.network.patch_size
-    recordings = [Recording.read(Path(folder), longest, patch) for folder in config.data.folders]
+    recordings = [RecordedFolder.read(Path(folder), longest, patch) for folder in config.data.folders]
     weights = np.array([len(one.seconds) for one in recordings], np.float64)
     for number in births(first, config.data):
         rng, stage = np.random.default_rng((config.run.seed, number, 1)), config.stage(number)
@@ -106,7 +103,9 @@ def recorded(config: TrainConfig, device: torch.device, first: int) -> Iterator[
         chosen = [recordings[i] for i in rng.choice(len(recordings), config.data.worlds, p=alike / alike.sum())]
         excerpts = [one.excerpt(rng, stage, config.data.frames) for one in chosen]
 
-        def gather(name: str, chosen: list[Recording] = chosen, excerpts: list[np.ndarray] = excerpts) -> torch.Tensor:
+        def gather(
+            name: str, chosen: list[RecordedFolder] = chosen, excerpts: list[np.ndarray] = excerpts
+        ) -> torch.Tensor:
             stack = np.stack([getattr(one, name)[rows] for one, rows in zip(chosen, excerpts, strict=True)])
             return torch.from_numpy(stack).to(device)
 

@@ -35,7 +35,7 @@ class FloatAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Outputs(NamedTuple):
+class StepOutputs(NamedTuple):
     """What the heads say about a batch, where they exist.
 
     pose: four encodings (B, S, 9). frames: the slots of depth and points. depth (B, D, H, W, 1) and points
@@ -76,7 +76,7 @@ def predict(
     iterations: int = 4,
     dtype: torch.dtype = torch.float32,
     heads: Sequence[str] = HEADS,
-) -> Outputs:
+) -> StepOutputs:
     """Windows (B, S, 3, H, W) -> what the heads say.
 
     depth_frames: the slots whose depth and points are wanted. queries: (B, Q, 2) pixels of the first frames, None for
@@ -117,10 +117,10 @@ def predict(
         maps = maps.float().unflatten(0, (batch, frames))
         tracks, visibility, confidence = tracker(maps[:tracked], queries[:tracked], iterations)
         maps = tracker.fmap_norm(maps.permute(0, 1, 3, 4, 2))
-    return Outputs(pose, chosen, dense[0], dense[1], tracks, visibility, confidence, maps, features.patches)
+    return StepOutputs(pose, chosen, dense[0], dense[1], tracks, visibility, confidence, maps, features.patches)
 
 
-def loss_parts(outputs: Outputs, batch: Batch, config: LossConfig) -> dict[str, Tensor]:
+def loss_parts(outputs: StepOutputs, batch: Batch, config: LossConfig) -> dict[str, Tensor]:
     """The weighted parts of the loss, whose sum is to be minimised; names are those of the log's columns."""
     parts: dict[str, Tensor] = {}
     truth = batch.truth
@@ -137,7 +137,7 @@ def loss_parts(outputs: Outputs, batch: Batch, config: LossConfig) -> dict[str, 
             terms = losses.dense(*dense, wanted, known, config.alpha)
             parts |= {f'{name}_{term}': weight * value for term, value in terms.items()}
     if outputs.tracks is not None and outputs.visibility is not None and outputs.confidence is not None:
-        followed = targets.Tracks(*(field[: len(outputs.visibility)] for field in batch.tracks))
+        followed = targets.TrackTargets(*(field[: len(outputs.visibility)] for field in batch.tracks))
         near = (outputs.tracks[-1].detach() - followed.uv).norm(dim=-1) < CONFIDENT_PIXELS
         parts['track_position'] = config.track * losses.track_position(
             outputs.tracks, followed.uv, followed.visible, config.track_discount

@@ -120,7 +120,7 @@ def normalise(depth: Tensor, T_world_camera: Tensor, K: Tensor) -> Geometry:
     return Geometry(pose, depth / scale, points / scale[..., None], known, unit)
 
 
-class Tracks(NamedTuple):
+class TrackTargets(NamedTuple):
     """Where Q points are in F frames.
 
     uv: (..., F, Q, 2) pixels. z: (..., F, Q) z-depth there, 0 or less behind the camera. visible: (..., F, Q) bool.
@@ -133,7 +133,7 @@ class Tracks(NamedTuple):
     judged: Tensor
 
 
-def follow(queries: Tensor, z: Tensor, frame: Tensor, depth: Tensor, T_world_camera: Tensor, K: Tensor) -> Tracks:
+def follow(queries: Tensor, z: Tensor, frame: Tensor, depth: Tensor, T_world_camera: Tensor, K: Tensor) -> TrackTargets:
     """Follow still points through frames by depth and pose: positions exact, visibility by the frames' depth maps.
 
     queries: (B, Q, 2) pixels of each window's frame number ``frame`` (B,), z: (B, Q) their depth there. depth:
@@ -153,7 +153,7 @@ def follow(queries: Tensor, z: Tensor, frame: Tensor, depth: Tensor, T_world_cam
     height, width = depth.shape[-2:]
     inside = (seen[..., 2] > 0) & (uv > -0.5).all(-1) & (uv[..., 0] < width - 0.5) & (uv[..., 1] < height - 0.5)
     surface = _farthest_around(depth, uv.nan_to_num(0))
-    return Tracks(uv, seen[..., 2], inside & (far <= surface * (1 + _HIDDEN)), ~inside | (surface > 0))
+    return TrackTargets(uv, seen[..., 2], inside & (far <= surface * (1 + _HIDDEN)), ~inside | (surface > 0))
 
 
 def _farthest_around(depth: Tensor, uv: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from vggt_ros.synthetic.render import cast
 from vggt_ros.synthetic.scene import Scene
 from vggt_ros.synthetic.sequence import default_intrinsics, render_sequence
 from vggt_ros.synthetic.tracks import follow
-from vggt_ros.synthetic.trajectory import Trajectory, make_trajectory
-from vggt_ros.synthetic.world import World
+from vggt_ros.synthetic.trajectory import CameraPath, make_trajectory
+from vggt_ros.synthetic.world import SyntheticWorld
 from vggt_ros.types import Frame
 
 FIRST_SEED = 100_000
@@ -34,8 +34,8 @@ class UnseenWindow:
     queries: (Q, 2) source pixels of frame 0. uv: (S, Q, 2) and visible: (S, Q), where they are in all frames.
     """
 
-    world: World
-    trajectory: Trajectory
+    world: SyntheticWorld
+    trajectory: CameraPath
     frames: list[Frame]
     K: np.ndarray
     queries: np.ndarray
@@ -75,7 +75,7 @@ def windows(count: int, first_seed: int = FIRST_SEED) -> Iterator[UnseenWindow]:
         yield UnseenWindow(world, path, sequence.frames, K, queries[met], uv, visible)
 
 
-def _path(world: World, seed: int, rate: float, number: int) -> Trajectory:
+def _path(world: SyntheticWorld, seed: int, rate: float, number: int) -> CameraPath:
     """The kinds of path in turn; another one where one does not fit into the world."""
     for kind in (*PATHS[number % len(PATHS) :], *PATHS):
         try:

@@ -11,7 +11,7 @@ from vggt_ros.network import VGGT
 from vggt_ros.training import metrics, targets
 from vggt_ros.training.clips import Clips, Plan, pack, render_plan, shot
 from vggt_ros.training.config import TrainConfig
-from vggt_ros.training.step import Outputs, predict
+from vggt_ros.training.step import StepOutputs, predict
 from vggt_ros.training.windows import Batch, assemble
 
 FIRST_SEED = 500_000
@@ -55,7 +55,7 @@ def _window_batch(clips: Clips, queries: int, rng: np.random.Generator) -> Batch
     return assemble(clips, places, order, rng, jitter=0, noise=0, queries=queries, mirrored=0)
 
 
-def add_scores(scores: metrics.Scores, outputs: Outputs, batch: Batch) -> None:
+def add_scores(scores: metrics.Scores, outputs: StepOutputs, batch: Batch) -> None:
     """Compare a batch's outputs, whose depth is of all frames, with its truth."""
     truth = batch.truth
     depth_true = _numpy(torch.where(truth.known, truth.depth, torch.nan))

@@ -23,7 +23,7 @@ class Batch:
     images: Tensor
     truth: targets.Geometry
     queries: Tensor
-    tracks: targets.Tracks
+    tracks: targets.TrackTargets
 
 
 def choose_frames(

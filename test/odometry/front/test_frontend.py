@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import fit, invert
 from vggt_ros.evaluation.scenarios import PERIOD, ROOM, K, Scenario, _scenario
-from vggt_ros.odometry.front.frontend import FrontEnd, Sight
+from vggt_ros.odometry.front.frontend import FrameResult, FrontEnd
 from vggt_ros.synthetic.trajectory import look_at
 from vggt_ros.types import Estimate, Scale, State
 
@@ -54,7 +54,7 @@ def solution(scenario: Scenario, index: int, T_map=None, T_odom=None) -> Estimat
 
 @dataclass
 class Run:
-    sights: list[Sight]
+    sights: list[FrameResult]
     renewed: list[int]
 
 
@@ -76,7 +76,7 @@ def difference(T, truth):
     return np.linalg.norm(T[:3, 3] - truth[:3, 3]), Rotation.from_matrix(T[:3, :3] @ truth[:3, :3].T).magnitude()
 
 
-def step_errors(scenario: Scenario, sights: list[Sight]) -> np.ndarray:
+def step_errors(scenario: Scenario, sights: list[FrameResult]) -> np.ndarray:
     """(N - 1, 2) error of each step in odom against the true step; NaN where there is none."""
     rows = []
     for i in range(1, len(sights)):

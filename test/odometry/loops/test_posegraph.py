@@ -10,12 +10,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from vggt_ros.odometry.loops import posegraph
-from vggt_ros.odometry.loops.posegraph import (
-    Edge,
-    GtsamMissingError,
-    PoseGraphError,
-    optimise,
-)
+from vggt_ros.odometry.loops.posegraph import Edge, GtsamMissingError, PoseGraphError, optimise
 from vggt_ros.odometry.windows.alignment import Similarity
 
 needs_gtsam = pytest.mark.usefixtures('gtsam')
@@ -291,7 +286,7 @@ def test_graphs_without_a_unique_answer_are_refused():
     with pytest.raises(PoseGraphError, match='node 1 is not finite'):
         optimise({**nodes, 1: Similarity.rigid(np.full((4, 4), np.nan))}, edges)
     with pytest.raises(PoseGraphError, match='node 1 has no rotation'):
-        optimise({**nodes, 1: np.diag([2.0, 2, 2, 1])}, edges)
+        optimise({**nodes, 1: Similarity.rigid(np.diag([2.0, 2, 2, 1]))}, edges)
     with pytest.raises(PoseGraphError, match='rotation_sigma must be positive'):
         Edge(0, 1, truth[0], 0.0, 0.1)
     with pytest.raises(PoseGraphError, match='with itself'):

@@ -12,27 +12,23 @@ from scipy.spatial.transform import Rotation
 from vggt_ros.camera import invert
 from vggt_ros.odometry.loops.place_index import DescriptorError, LoopConfig, PlaceIndex
 from vggt_ros.odometry.loops.verification import (
+    DepthView,
     Evidence,
-    Gates,
+    LoopGates,
+    LoopVerdict,
     LoopVerifier,
-    Verdict,
-    View,
     conflict,
     drift_covariance,
     moved,
     objections,
 )
-from vggt_ros.odometry.windows.alignment import (
-    Alignment,
-    Anchor,
-    align,
-)
+from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.similarity import Similarity
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.sequence import default_intrinsics, frame_truths
 from vggt_ros.synthetic.simulated import SimulatedNetwork
-from vggt_ros.synthetic.trajectory import Trajectory, look_along
+from vggt_ros.synthetic.trajectory import CameraPath, look_along
 from vggt_ros.types import Frame
 
 SIZE = (112, 84)
@@ -256,9 +252,9 @@ def test_drift_covariance_is_that_of_chained_errors():
     np.testing.assert_allclose(measured / np.outer(scale, scale), expected / np.outer(scale, scale), atol=0.17)
 
 
-def wall(distance: float, T: np.ndarray | None = None) -> View:
+def wall(distance: float, T: np.ndarray | None = None) -> DepthView:
     """A camera that looks at a flat wall."""
-    return View(np.eye(4) if T is None else T, default_intrinsics(SIZE), np.full(SIZE[::-1], distance))
+    return DepthView(np.eye(4) if T is None else T, default_intrinsics(SIZE), np.full(SIZE[::-1], distance))
 
 
 def test_conflict_is_seeing_through_a_surface_not_being_behind_one():
@@ -311,26 +307,26 @@ def evidence(shift=(0.1, 0.0, 0.0), sigma: float = 0.1, scale: float = 1.0, **op
 
 def test_a_loop_is_accepted_when_two_windows_agree():
     verifier = LoopVerifier()
-    assert verifier.judge(evidence()).verdict is Verdict.WAIT
+    assert verifier.judge(evidence()).verdict is LoopVerdict.WAIT
     decision = verifier.judge(evidence((0.11, 0.01, 0.0)))
-    assert (decision.verdict, decision.reasons) == (Verdict.ACCEPT, ())
+    assert (decision.verdict, decision.reasons) == (LoopVerdict.ACCEPT, ())
     np.testing.assert_allclose(decision.correction.t, [0.11, 0.01, 0.0], atol=1e-12)
     # Accepted is done: the next begins anew. Two that contradict each other count as one.
-    assert verifier.judge(evidence()).verdict is Verdict.WAIT
-    assert verifier.judge(evidence((-0.1, 0.0, 0.0))).verdict is Verdict.WAIT
-    assert verifier.judge(evidence((-0.1, 0.0, 0.0), scale=1.1, drift=np.eye(7))).verdict is Verdict.WAIT
+    assert verifier.judge(evidence()).verdict is LoopVerdict.WAIT
+    assert verifier.judge(evidence((-0.1, 0.0, 0.0))).verdict is LoopVerdict.WAIT
+    assert verifier.judge(evidence((-0.1, 0.0, 0.0), scale=1.1, drift=np.eye(7))).verdict is LoopVerdict.WAIT
     # A rejected window breaks the row.
     verifier.clear()
-    assert verifier.judge(evidence()).verdict is Verdict.WAIT
-    assert verifier.judge(evidence(conflict=(0.5, 3000))).verdict is Verdict.REJECT
-    assert verifier.judge(evidence()).verdict is Verdict.WAIT
+    assert verifier.judge(evidence()).verdict is LoopVerdict.WAIT
+    assert verifier.judge(evidence(conflict=(0.5, 3000))).verdict is LoopVerdict.REJECT
+    assert verifier.judge(evidence()).verdict is LoopVerdict.WAIT
 
 
 def test_a_drift_beyond_the_view_or_unknown_needs_three_windows():
     for options in ({'sigma': 2.5}, {'drift': None}):
         verifier = LoopVerifier()
         verdicts = [verifier.judge(evidence(**options)).verdict for _ in range(3)]
-        assert verdicts == [Verdict.WAIT, Verdict.WAIT, Verdict.ACCEPT]
+        assert verdicts == [LoopVerdict.WAIT, LoopVerdict.WAIT, LoopVerdict.ACCEPT]
 
 
 def test_every_gate_has_its_say():
@@ -346,22 +342,24 @@ def test_every_gate_has_its_say():
         'times as large as is likely': {'shift': (1.0, 0.0, 0.0)},
         'a drift': {'scale': 1.3},
     }
-    assert objections(evidence(), Gates()) == ()
+    assert objections(evidence(), LoopGates()) == ()
     for pattern, options in cases.items():
-        (reason,) = objections(evidence(**options), Gates())
+        (reason,) = objections(evidence(**options), LoopGates())
         assert re.search(pattern, reason)
 
 
 def test_a_rival_within_the_uncertainty_makes_a_loop_ambiguous():
     rival = evidence().T_map_candidate.copy()
     rival[0, 3] += 4.0
-    assert objections(evidence(sigma=0.3, rivals=[rival]), Gates()) == ()
-    assert objections(evidence(sigma=3.0, rivals=[rival]), Gates()) == ('another place looks alike and is as likely',)
+    assert objections(evidence(sigma=0.3, rivals=[rival]), LoopGates()) == ()
+    assert objections(evidence(sigma=3.0, rivals=[rival]), LoopGates()) == (
+        'another place looks alike and is as likely',
+    )
     # A camera that is lost may be at any of them; the same place on another visit is no rival.
-    assert len(objections(evidence(drift=None, rivals=[rival]), Gates())) == 1
+    assert len(objections(evidence(drift=None, rivals=[rival]), LoopGates())) == 1
     again = evidence().T_map_candidate.copy()
     again[0, 3] += 0.5
-    assert objections(evidence(drift=None, rivals=[again]), Gates()) == ()
+    assert objections(evidence(drift=None, rivals=[again]), LoopGates()) == ()
 
 
 class Corridor:
@@ -378,7 +376,7 @@ class Corridor:
         back = np.arange(len(x)) >= len(x) // 2
         position = np.stack([x, np.where(back, 0.1, -0.2), np.where(back, 1.35, 1.3)], axis=1)
         yaw = np.pi / 2 + 0.05 * np.sin(0.7 * np.arange(len(x)))
-        path = Trajectory(0.3 * np.arange(1, len(x) + 1), look_along(position, yaw, np.full(len(x), -0.05)))
+        path = CameraPath(0.3 * np.arange(1, len(x) + 1), look_along(position, yaw, np.full(len(x), -0.05)))
         K = default_intrinsics(SIZE)
         rng = np.random.default_rng(seed)
         image = rng.integers(0, 255, (SIZE[1], SIZE[0], 3)).astype(np.uint8)
@@ -401,9 +399,9 @@ class Corridor:
     def descriptor(self, i: int) -> np.ndarray:
         return self.network.predict([self.frames[i]], depth=()).descriptor[0]
 
-    def view(self, i: int) -> View:
+    def view(self, i: int) -> DepthView:
         depth = self.network.network_depth(i, self.pixels) * self.unit[i]
-        return View(self.T_map[i], self.K, depth * np.exp(0.015 * np.random.default_rng(i).normal()))
+        return DepthView(self.T_map[i], self.K, depth * np.exp(0.015 * np.random.default_rng(i).normal()))
 
     def evidence(self, query: int, candidate: int, rivals=(), lost: bool = False) -> Evidence:
         recent, loop = [query - 1, query - 2, query - 4], [candidate, candidate + 1]
@@ -460,14 +458,14 @@ def test_no_false_loop_in_a_look_alike_corridor():
             continue
         one = corridor.evidence(query, candidate.index, candidate.rivals)
         decision, error = verifier.judge(one), corridor.error(query, candidate.index, one)
-        assert decision.verdict is not Verdict.ACCEPT or error < 0.3
+        assert decision.verdict is not LoopVerdict.ACCEPT or error < 0.3
         # Without any idea of where it is, too: the bays that it knows are each other's rivals.
         unaware = lost.judge(replace(one, drift=None))
-        assert unaware.verdict is not Verdict.ACCEPT or error < 0.3
+        assert unaware.verdict is not LoopVerdict.ACCEPT or error < 0.3
         fooled += error > 3
-        if decision.verdict is Verdict.ACCEPT:
+        if decision.verdict is LoopVerdict.ACCEPT:
             accepted.append(query)
-        if decision.verdict is not Verdict.WAIT:
+        if decision.verdict is not LoopVerdict.WAIT:
             candidate = None
     # The look-alikes were there, and loops were found all the same, on the way back too.
     assert fooled >= 10
@@ -486,9 +484,9 @@ def test_exact_look_alikes_show_in_nothing_but_the_drift_and_the_rivals():
     rival = int(np.argmin(np.abs(x[:half] - (x[query] - period))))
     one = corridor.evidence(query, candidate)
     assert corridor.error(query, candidate, one) == pytest.approx(2 * period, abs=0.3)
-    (reason,) = objections(one, Gates())
+    (reason,) = objections(one, LoopGates())
     assert 'times as large as is likely' in reason
     unsure = replace(one, drift=np.diag([0.1**2] * 3 + [10.0**2] * 3 + [0.1**2]))
-    assert objections(unsure, Gates()) == ()
-    assert objections(replace(unsure, rivals=[corridor.T_map[rival]]), Gates()) != ()
-    assert objections(replace(unsure, drift=None, rivals=[corridor.T_map[rival]]), Gates()) != ()
+    assert objections(unsure, LoopGates()) == ()
+    assert objections(replace(unsure, rivals=[corridor.T_map[rival]]), LoopGates()) != ()
+    assert objections(replace(unsure, drift=None, rivals=[corridor.T_map[rival]]), LoopGates()) != ()

@@ -8,8 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from exact import ROOM, SIZE, K, depth_of, look, walk
 from vggt_ros import camera
-from vggt_ros.odometry.scale.filter import FIXED, NoMeasurement, ScaleConfig, ScaleFilter, ScaleMeasurement, Verdict
+from vggt_ros.odometry.scale.filter import FIXED, MeasurementVerdict, ScaleConfig, ScaleFilter
 from vggt_ros.odometry.scale.measurements import OdometryScale, baseline_scale, depth_scale, fixed_scale, height_scale
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.types import Scale
 
 UNIT = 0.4  # metres per map unit, the truth of most tests
@@ -120,7 +121,7 @@ def test_outliers_are_rejected_with_a_reason_and_move_nothing():
         scale.predict()
         before = scale.log_scale
         status = scale.update(ScaleMeasurement('depth', LAMBDA + rng.choice([-1, 1]) * rng.uniform(0.2, 2), 0.01**2))
-        assert status.verdict is Verdict.REJECTED
+        assert status.verdict is MeasurementVerdict.REJECTED
         assert 'standard deviations' in status.reason
         assert scale.log_scale == before
         if step % 3 == 2:
@@ -256,7 +257,7 @@ def test_no_measurement_is_kept_for_diagnostics():
     scale = ScaleFilter()
     feed(scale, 3, depth=LAMBDA)
     status = scale.update(NoMeasurement('depth', 'the lens cap is on'))
-    assert (status.verdict, status.reason) == (Verdict.UNAVAILABLE, 'the lens cap is on')
+    assert (status.verdict, status.reason) == (MeasurementVerdict.UNAVAILABLE, 'the lens cap is on')
     assert scale.sources['depth'].accepted == 3
     assert scale.scale is Scale.METRIC
 

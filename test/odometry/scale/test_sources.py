@@ -25,7 +25,7 @@ from exact_windows import (
     stamp_of,
 )
 from vggt_ros import camera
-from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleFilter, ScaleMeasurement
+from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.scale.recent import Recent
 from vggt_ros.odometry.scale.sources import (
     BaselineSource,
@@ -34,8 +34,8 @@ from vggt_ros.odometry.scale.sources import (
     HeightSource,
     NoInput,
     OdometrySource,
-    Solved,
 )
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement, SolvedWindow
 from vggt_ros.types import Scale, State
 
 # --- registered depth images
@@ -260,7 +260,7 @@ def test_corrections_of_the_map_are_no_steps():
     answers = []
     for index in range(STEPS):
         moved = replace(estimate(index), T_map_camera=corrected @ in_units(WALK[index], UNIT))
-        answers.append(source.answer(Solved([moved if index % 2 else estimate(index)], 1.0)))
+        answers.append(source.answer(SolvedWindow([moved if index % 2 else estimate(index)], 1.0)))
     answers = measured(answers)
     assert len(answers) >= 2
     assert [answer.log_scale for answer in answers] == pytest.approx([LAMBDA] * len(answers), abs=1e-9)

@@ -8,18 +8,10 @@ from scipy.spatial.transform import Rotation
 
 from exact import depth_of, look
 from exact_keyframe import SIZE, K, keyframe
-from vggt_ros.odometry.config import Gates
-from vggt_ros.odometry.windows.alignment import (
-    Alignment,
-    Anchor,
-    align,
-)
+from vggt_ros.odometry.config import WindowGates
+from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.odometry.windows.covariance import PoseNoise
-from vggt_ros.odometry.windows.quality import (
-    Quality,
-    assess,
-    linked,
-)
+from vggt_ros.odometry.windows.quality import Quality, assess, linked
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Accuracy
 
@@ -34,21 +26,21 @@ BAD = {
 
 
 def test_a_good_window_is_good_and_says_nothing():
-    assert assess(FINE, 5, DEPTH, Gates()) == (Quality.GOOD, ())
-    assert assess(FINE, 2, DEPTH, Gates(), turn=np.radians(1.0)) == (Quality.GOOD, ())
+    assert assess(FINE, 5, DEPTH, WindowGates()) == (Quality.GOOD, ())
+    assert assess(FINE, 2, DEPTH, WindowGates(), turn=np.radians(1.0)) == (Quality.GOOD, ())
 
 
 @pytest.mark.parametrize('name', BAD)
 def test_each_gate_alone_degrades_and_is_named(name):
     value, text = BAD[name]
-    quality, reasons = assess(replace(FINE, **{name: value}), 5, DEPTH, Gates())
+    quality, reasons = assess(replace(FINE, **{name: value}), 5, DEPTH, WindowGates())
     assert quality is Quality.DEGRADED
     assert len(reasons) == 1
     assert text in reasons[0]
 
 
 def test_corners_that_turned_elsewhere_degrade():
-    quality, reasons = assess(FINE, 5, DEPTH, Gates(), turn=np.radians(3.0))
+    quality, reasons = assess(FINE, 5, DEPTH, WindowGates(), turn=np.radians(3.0))
     assert quality is Quality.DEGRADED
     assert len(reasons) == 1
     assert 'corners say that the camera turned 3.0 deg elsewhere' in reasons[0]
@@ -57,31 +49,31 @@ def test_corners_that_turned_elsewhere_degrade():
 @pytest.mark.parametrize('good', BAD)
 def test_three_gates_reject_and_two_do_not(good):
     three = [name for name in BAD if name != good]
-    quality, reasons = assess(replace(FINE, **{name: BAD[name][0] for name in three}), 5, DEPTH, Gates())
+    quality, reasons = assess(replace(FINE, **{name: BAD[name][0] for name in three}), 5, DEPTH, WindowGates())
     assert quality is Quality.REJECT
     for name, reason in zip(three, reasons, strict=True):
         assert BAD[name][1] in reason
-    quality, reasons = assess(replace(FINE, **{name: BAD[name][0] for name in three[:2]}), 5, DEPTH, Gates())
+    quality, reasons = assess(replace(FINE, **{name: BAD[name][0] for name in three[:2]}), 5, DEPTH, WindowGates())
     assert quality is Quality.DEGRADED
     assert len(reasons) == 2
 
 
 def test_the_turn_counts_among_the_three():
     two = replace(FINE, scale_sigma=0.04, inliers=0.3)
-    assert assess(two, 5, DEPTH, Gates(), turn=0.1)[0] is Quality.REJECT
-    assert assess(two, 5, DEPTH, Gates(), turn=0.01)[0] is Quality.DEGRADED
+    assert assess(two, 5, DEPTH, WindowGates(), turn=0.1)[0] is Quality.REJECT
+    assert assess(two, 5, DEPTH, WindowGates(), turn=0.01)[0] is Quality.DEGRADED
 
 
 def test_one_anchor_is_not_enough():
-    quality, reasons = assess(FINE, 1, DEPTH, Gates())
+    quality, reasons = assess(FINE, 1, DEPTH, WindowGates())
     assert quality is Quality.REJECT
     assert reasons == ('only 1 anchor can be compared with the map',)
 
 
 def test_bounds_are_relative_to_the_depth():
     far = replace(FINE, translation_spread=0.05 * DEPTH)
-    assert assess(far, 5, 2 * DEPTH, Gates())[0] is Quality.GOOD
-    assert assess(far, 5, DEPTH, Gates(translation=0.06))[0] is Quality.GOOD
+    assert assess(far, 5, 2 * DEPTH, WindowGates())[0] is Quality.GOOD
+    assert assess(far, 5, DEPTH, WindowGates(translation=0.06))[0] is Quality.GOOD
 
 
 # Frames that hang on to the map
@@ -103,7 +95,7 @@ def test_a_frame_placed_at_random_is_found(seed):
     T[:3, 3] += rng.uniform(0.5, 1.0) * new[lost].median_depth * unit(rng)
     depth = new[lost].depth * np.exp(rng.choice([-1, 1]) * rng.uniform(0.4, 0.6))
     new[lost] = keyframe(T, depth=depth)
-    assert linked(placed, new, Gates().linked) == [number != lost for number in range(len(new))]
+    assert linked(placed, new, WindowGates().linked) == [number != lost for number in range(len(new))]
 
 
 def unit(rng):
@@ -113,12 +105,12 @@ def unit(rng):
 
 def test_a_chain_is_followed_in_any_order():
     placed, angles = [turned(0)], [30, 60, 90, 120, 150, 180]
-    assert linked(placed, [turned(180)], Gates().linked) == [False]
+    assert linked(placed, [turned(180)], WindowGates().linked) == [False]
     for order in (angles, angles[::-1], [120, 30, 180, 60, 150, 90]):
-        assert linked(placed, [turned(angle) for angle in order], Gates().linked) == [True] * 6
+        assert linked(placed, [turned(angle) for angle in order], WindowGates().linked) == [True] * 6
     # A link is missing: what is behind the gap hangs on nothing.
     gap = [30, 60, 150, 165, 180]
-    assert linked(placed, [turned(angle) for angle in gap], Gates().linked) == [True, True, False, False, False]
+    assert linked(placed, [turned(angle) for angle in gap], WindowGates().linked) == [True, True, False, False, False]
 
 
 def test_looking_back_through_a_narrow_view_is_a_link():
@@ -130,9 +122,9 @@ def test_looking_back_through_a_narrow_view_is_a_link():
 
 def test_nothing_known_ties_nothing():
     blank = keyframe(look([0, 0, 1.5], 0), depth=np.full((SIZE[1], SIZE[0]), np.nan))
-    assert linked([turned(0)], [blank, turned(5)], Gates().linked) == [False, True]
-    assert linked([], [turned(0)], Gates().linked) == [False]
-    assert linked([turned(0)], [], Gates().linked) == []
+    assert linked([turned(0)], [blank, turned(5)], WindowGates().linked) == [False, True]
+    assert linked([], [turned(0)], WindowGates().linked) == [False]
+    assert linked([turned(0)], [], WindowGates().linked) == []
 
 
 # What the anchors' scatter teaches
@@ -206,7 +198,7 @@ def test_the_room_is_what_the_tests_think():
 
 
 def test_anchors_far_beyond_both_bounds_reject_the_window():
-    bounds = Gates()
+    bounds = WindowGates()
     translation, rotation = 4.1 * bounds.translation * 3.0, 4.1 * bounds.rotation
 
     def quality(translation_spread, rotation_spread):

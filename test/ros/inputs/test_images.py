@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 from vggt_ros.ros import compat
-from vggt_ros.ros.inputs.images import (
-    DEPTH_ENCODINGS,
-    ENCODINGS,
-    ImageError,
-    to_depth,
-    to_rgb,
-)
+from vggt_ros.ros.inputs.images import DEPTH_ENCODINGS, ENCODINGS, ImageError, to_depth, to_rgb
 from vggt_ros.ros.messages import fill_image
 
 HEIGHT, WIDTH = 6, 10

@@ -20,8 +20,8 @@ from exact import SIZE, K, picture
 from exact_windows import LAMBDA, RIG, pair, sensor, solved, stamp_of
 from harness import info_message, wait_until
 from vggt_ros.odometry.gravity import STANDARD, GravitySource
-from vggt_ros.odometry.scale.filter import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.scale.sources import FixedSource, HeightSource, NoInput
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.ros.inputs.gravity import GravityInput
 from vggt_ros.ros.inputs.scale import MetricInputs
 from vggt_ros.ros.messages import fill_image, ns_to_time

@@ -27,7 +27,7 @@ from harness import Spinning, stamp_of, stamps, wait_until
 from vggt_ros.camera import PixelMap
 from vggt_ros.files.trajectory import read_tum
 from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap
-from vggt_ros.pipeline import Solution
+from vggt_ros.pipeline import WindowResult
 from vggt_ros.ros.outputs import live_map, map_keeper
 from vggt_ros.ros.outputs.live_map import LiveMap
 from vggt_ros.ros.outputs.map_keeper import MapKeeper
@@ -64,9 +64,9 @@ def estimate(index: int, x: float = 0.0, depth: float = 2.0, size=SIZE, epoch: i
     )
 
 
-def solution(*keyframes: Estimate, others=(), corrections=None, epoch: int = 0) -> Solution:
+def solution(*keyframes: Estimate, others=(), corrections=None, epoch: int = 0) -> WindowResult:
     estimates = [*keyframes, *others]
-    return Solution(
+    return WindowResult(
         estimates=estimates, keyframes=keyframes, corrections=corrections or {}, scale=Scale.METRIC, epoch=epoch
     )
 

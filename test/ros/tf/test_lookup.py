@@ -5,8 +5,10 @@ import pytest
 
 pytestmark = pytest.mark.requires_ros('tf2_ros', 'tf2_msgs')
 pytest.importorskip('rclpy')
+pytest.importorskip('tf2_ros')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
+import tf2_ros
 from geometry_msgs.msg import TransformStamped
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
@@ -27,7 +29,7 @@ class Robot(Stage):
     def __init__(self):
         super().__init__()
         self.lookup = Lookup(self.node)
-        self.static = compat.static_transform_broadcaster(self.other)
+        self.static = tf2_ros.StaticTransformBroadcaster(self.other)
         self.moving = compat.transform_broadcaster(self.other)
         assert wait_until(lambda: self.moving.pub_tf.get_subscription_count() == 2)
 

@@ -20,15 +20,16 @@ from vggt_ros.odometry.front.pnp import CameraPose, PnpConfig, PoseError, PoseTr
 from vggt_ros.odometry.klt import Corners, KltTracker, common
 from vggt_ros.odometry.windows.covariance import UNKNOWN, velocity
 from vggt_ros.odometry.windows.placing import AGREED
-from vggt_ros.types import Accuracy, Estimate, Frame, Located, State, Tracks
+from vggt_ros.types import Accuracy, Estimate, Frame, PosedFrame, State, Tracks
 
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
 HISTORY = 256  # images that are remembered
+STILL_PERIOD = 1.0  # s between two windows while the camera stands still: what it sees may change
 _FIELD_OF_VIEW = np.radians(60.0)  # of an uncalibrated camera before the network has said anything
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class FrameResult:
     """One image at camera rate.
 
     motion: what the camera did. broken: nothing connects it with the image before. located: where it is, or None, with
@@ -38,12 +39,12 @@ class Sight:
     frame: Frame
     motion: Motion
     broken: bool
-    located: Located | None
+    located: PosedFrame | None
     reason: str
     tracks: Tracks | None = None
 
 
-class Seen(NamedTuple):
+class PastFrame(NamedTuple):
     """What is remembered of an image (its pixels are not). T_odom_camera: (4, 4), None where it was not located."""
 
     motion: Motion
@@ -62,7 +63,8 @@ class FrontEnd:
         self._klt = KltTracker()
         self._selector = KeyframeSelector()
         self._pnp = PoseTracker(PnpConfig.of(accuracy or Accuracy()))
-        self._seen: OrderedDict[int, Seen] = OrderedDict()
+        self._past: OrderedDict[int, PastFrame] = OrderedDict()
+        self._processed = 0  # stamp of the newest frame that was given to the network
         self._clear()
 
     def _clear(self) -> None:
@@ -71,8 +73,8 @@ class FrontEnd:
         self._renewed = False  # whether the reference is another one than at the last image
         self._before: Corners | None = None
         self._T_reference_before: np.ndarray | None = None
-        self._last: Located | None = None
-        self._seen.clear()
+        self._last: PosedFrame | None = None
+        self._past.clear()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -81,6 +83,16 @@ class FrontEnd:
             self._selector.reset()
             self._pnp.reset()
             self._clear()
+
+    def processing(self, frame: Frame) -> None:
+        """The newest frame that was given to the network."""
+        with self._lock:
+            self._processed = frame.stamp
+
+    def due(self, result: FrameResult) -> bool:
+        """Whether the network should look at this image: while the camera stands still, only now and then."""
+        with self._lock:
+            return not result.motion.stationary or result.frame.stamp - self._processed >= STILL_PERIOD * 1e9
 
     def corners(self, index: int) -> Corners | None:
         """What was tracked in an image, None when it is unknown or too long ago."""
@@ -92,15 +104,15 @@ class FrontEnd:
         with self._lock:
             return self._known_K(frame)
 
-    def seen(self, index: int) -> Seen | None:
+    def past(self, index: int) -> PastFrame | None:
         """What is remembered of an image, None when it is unknown or too long ago."""
         with self._lock:
-            return self._seen.get(index)
+            return self._past.get(index)
 
     def turn(self, first: int, last: int) -> np.ndarray | None:
         """(3, 3) R_first_last between two images, None unless both were located and nothing broke between them."""
         with self._lock:
-            ends = [self._seen.get(index) for index in (first, last)]
+            ends = [self._past.get(index) for index in (first, last)]
             T = [end.T_odom_camera for end in ends if end is not None and end.T_odom_camera is not None]
             if len(T) < 2 or self._broken(first, last):
                 return None
@@ -112,7 +124,7 @@ class FrontEnd:
             return self._broken(first, last)
 
     def _broken(self, first: int, last: int) -> bool:
-        return any(one.broken for index, one in self._seen.items() if first < index <= last)
+        return any(one.broken for index, one in self._past.items() if first < index <= last)
 
     def solved(self, estimate: Estimate, scale_sigma: float = 0.01) -> bool:
         """The newest solved frame: poses hang on it from now on. False when its corners are forgotten already."""
@@ -131,7 +143,7 @@ class FrontEnd:
             self._estimate = None
             self._pnp.reset()
 
-    def follow(self, estimate: Estimate) -> Located | None:
+    def follow(self, estimate: Estimate) -> PosedFrame | None:
         """A solved image that could not be located, as camera-rate odom has it; None when a later one was located."""
         with self._lock:
             if self._last is not None and estimate.frame.stamp <= self._last.frame.stamp:
@@ -139,7 +151,7 @@ class FrontEnd:
             self._last = replace(estimate, T_odom_camera=self._bridged(estimate.T_map_camera, estimate))
             return self._last
 
-    def look(self, frame: Frame) -> Sight:
+    def look(self, frame: Frame) -> FrameResult:
         """Track and locate one image. Raises ValueError when it is not later than the one before."""
         with self._lock:
             corners = self._klt.update(frame)
@@ -147,14 +159,14 @@ class FrontEnd:
             before, self._before = self._before, corners
             broken = before is not None and _apart(before, corners)
             located, reason = self._locate(frame, corners, before, motion)
-            self._seen[frame.index] = Seen(motion, broken, None if located is None else located.T_odom_camera)
-            while len(self._seen) > HISTORY:
-                self._seen.popitem(last=False)
-            return Sight(frame, motion, broken, located, reason)
+            self._past[frame.index] = PastFrame(motion, broken, None if located is None else located.T_odom_camera)
+            while len(self._past) > HISTORY:
+                self._past.popitem(last=False)
+            return FrameResult(frame, motion, broken, located, reason)
 
     def _locate(
         self, frame: Frame, corners: Corners, before: Corners | None, motion: Motion
-    ) -> tuple[Located | None, str]:
+    ) -> tuple[PosedFrame | None, str]:
         if self._estimate is None:
             return None, 'no frame is solved yet'
         if motion.stationary and self._last is not None and self._last.epoch == self._estimate.epoch:
@@ -168,7 +180,7 @@ class FrontEnd:
         self._last = self._step(frame, pose, before)
         return self._last, ''
 
-    def _step(self, frame: Frame, pose: CameraPose, before: Corners | None) -> Located:
+    def _step(self, frame: Frame, pose: CameraPose, before: Corners | None) -> PosedFrame:
         """In odom: where the last image was and the step since, both ends seen from the same solved frame."""
         estimate, last, T_before = self._estimate, self._last, self._T_reference_before
         assert estimate is not None
@@ -188,7 +200,7 @@ class FrontEnd:
             rate, rate_covariance = velocity(T_map_before, pose.T_map_camera, nanoseconds, pose.motion_covariance)
         self._T_reference_before = pose.T_reference_camera
         doubted = pose.share < AGREED and estimate.state is State.TRACKING
-        return Located(
+        return PosedFrame(
             frame=frame,
             T_map_camera=pose.T_map_camera,
             T_odom_camera=T_odom,

@@ -9,7 +9,7 @@ import numpy as np
 
 from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.odometry.loops.place_index import Candidate, LoopConfig, PlaceIndex
-from vggt_ros.odometry.loops.verification import Decision, Evidence, LoopVerifier, View, conflict, moved
+from vggt_ros.odometry.loops.verification import Decision, DepthView, Evidence, LoopVerifier, conflict, moved
 from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
 from vggt_ros.odometry.windows.placing import align_keyframes
 from vggt_ros.odometry.windows.window import Window
@@ -114,8 +114,8 @@ class Recognition:
         return self._verifier.judge(evidence), evidence
 
 
-def _view(keyframe: Keyframe) -> View:
-    return View(keyframe.T_map_camera, keyframe.K, keyframe.depth)
+def _view(keyframe: Keyframe) -> DepthView:
+    return DepthView(keyframe.T_map_camera, keyframe.K, keyframe.depth)
 
 
 def _apart(a: Keyframe, b: Keyframe) -> float:

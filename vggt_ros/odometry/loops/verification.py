@@ -38,7 +38,7 @@ ROTATION_FLOOR, TRANSLATION_FLOOR, SCALE_FLOOR = np.radians(0.5), 0.02, 0.02  # 
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class DepthView:
     """A keyframe as a measuring device. T_map_camera: (4, 4). K: (3, 3) and depth: (h, w), map units, of one size."""
 
     T_map_camera: np.ndarray
@@ -46,13 +46,13 @@ class View:
     depth: np.ndarray
 
 
-def moved(view: View, correction: Similarity) -> View:
+def moved(view: DepthView, correction: Similarity) -> DepthView:
     """The view where a correction of the map puts it."""
-    return View(correction.pose(view.T_map_camera), view.K, view.depth * correction.scale)
+    return DepthView(correction.pose(view.T_map_camera), view.K, view.depth * correction.scale)
 
 
 def conflict(
-    first: Sequence[View], second: Sequence[View], tolerance: float = 0.1, stride: int = 8
+    first: Sequence[DepthView], second: Sequence[DepthView], tolerance: float = 0.1, stride: int = 8
 ) -> tuple[float, int]:
     """How much two sets of views of one map contradict each other.
 
@@ -77,7 +77,7 @@ def conflict(
     return against / max(agree + against, 1), agree + against
 
 
-def _surface(view: View, stride: int) -> np.ndarray:
+def _surface(view: DepthView, stride: int) -> np.ndarray:
     """(N, 3) every ``stride``-th pixel's point in the map."""
     uv = camera.pixel_grid((view.depth.shape[1], view.depth.shape[0]))[stride // 2 :: stride, stride // 2 :: stride]
     depth = view.depth[stride // 2 :: stride, stride // 2 :: stride]
@@ -109,7 +109,7 @@ def drift_covariance(
     return covariance
 
 
-class Verdict(Enum):
+class LoopVerdict(Enum):
     """What to do about a loop."""
 
     ACCEPT = 'accept'
@@ -118,7 +118,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Gates:
+class LoopGates:
     """What a loop has to pass.
 
     inliers: least share of pixels of the loop anchors whose depth agrees with the map's within 5 %.
@@ -170,7 +170,7 @@ class Evidence:
 class Decision:
     """verdict, and what speaks against the loop, for people. correction: see :attr:`Evidence.correction`."""
 
-    verdict: Verdict
+    verdict: LoopVerdict
     reasons: tuple[str, ...]
     correction: Similarity = field(repr=False)
 
@@ -178,8 +178,8 @@ class Decision:
 class LoopVerifier:
     """Judges window after window; remembers only the correction that the last ones agreed on."""
 
-    def __init__(self, gates: Gates | None = None) -> None:
-        self.gates = gates or Gates()
+    def __init__(self, gates: LoopGates | None = None) -> None:
+        self.gates = gates or LoopGates()
         self.clear()
 
     def clear(self) -> None:
@@ -192,19 +192,19 @@ class LoopVerifier:
         correction, reasons = evidence.correction, objections(evidence, self.gates)
         if reasons:
             self.clear()
-            return Decision(Verdict.REJECT, reasons, correction)
+            return Decision(LoopVerdict.REJECT, reasons, correction)
         agrees = self._correction is not None and _agree(self._correction, correction, evidence, self.gates)
         self._windows = self._windows + 1 if agrees else 1
         self._correction = correction
         wide = evidence.drift is None or np.linalg.eigvalsh(evidence.drift[3:6, 3:6])[-1] > evidence.depth**2
         needed = self.gates.doubtful_windows if wide else self.gates.windows
         if self._windows < needed:
-            return Decision(Verdict.WAIT, (f'{self._windows} of {needed} windows agree',), correction)
+            return Decision(LoopVerdict.WAIT, (f'{self._windows} of {needed} windows agree',), correction)
         self.clear()
-        return Decision(Verdict.ACCEPT, (), correction)
+        return Decision(LoopVerdict.ACCEPT, (), correction)
 
 
-def objections(evidence: Evidence, gates: Gates) -> tuple[str, ...]:
+def objections(evidence: Evidence, gates: LoopGates) -> tuple[str, ...]:
     """Everything that speaks against the loop in this one window; empty when nothing does."""
     found = []
     if evidence.loop.inliers < gates.inliers:
@@ -265,7 +265,7 @@ def _ambiguous(evidence: Evidence, T_map_rival: np.ndarray, distance: float) -> 
     return _distance(evidence, replace(Similarity.rigid(step), scale=evidence.correction.scale)) < distance + RIVAL
 
 
-def _agree(a: Similarity, b: Similarity, evidence: Evidence, gates: Gates) -> bool:
+def _agree(a: Similarity, b: Similarity, evidence: Evidence, gates: LoopGates) -> bool:
     """Whether two corrections put the query at one place."""
     between = a @ b.inverse()
     at = evidence.loop.similarity.pose(np.eye(4))[:3, 3]

@@ -36,6 +36,7 @@ from enum import IntEnum
 import numpy as np
 from scipy.special import chdtri
 
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.types import Scale
 
 FIXED = 'fixed'  # the source that nobody measures: a promise of the user, see ScaleFilter._settle
@@ -43,34 +44,7 @@ PRIOR = 10.0  # standard deviation of log-scale before anything is known: no uni
 UNKNOWN_BIAS = 0.03
 
 
-@dataclass(frozen=True)
-class ScaleMeasurement:
-    """One statement of a metric source.
-
-    log_scale: log(metres per map unit). variance: of log_scale, the part that is independent from one measurement of
-    this source to the next; what repeats is the source's bias, see :class:`ScaleConfig`.
-    """
-
-    source: str
-    log_scale: float
-    variance: float
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.log_scale):
-            raise ValueError(f'the log-scale of {self.source} must be finite, not {self.log_scale}')
-        if not (math.isfinite(self.variance) and self.variance > 0):
-            raise ValueError(f'the variance of {self.source} must be positive and finite, not {self.variance}')
-
-
-@dataclass(frozen=True)
-class NoMeasurement:
-    """A metric source has nothing to say this time; reason: why, in words for a person."""
-
-    source: str
-    reason: str
-
-
-class Verdict(IntEnum):
+class MeasurementVerdict(IntEnum):
     """What became of the latest answer of a source."""
 
     UNAVAILABLE = 0
@@ -87,7 +61,7 @@ class SourceStatus:
     accepted, rejected: how many. window: the filter's window of the latest accepted one, -1 = never.
     """
 
-    verdict: Verdict = Verdict.UNAVAILABLE
+    verdict: MeasurementVerdict = MeasurementVerdict.UNAVAILABLE
     reason: str = ''
     innovation: float = math.nan
     innovation_sigma: float = math.nan
@@ -199,7 +173,7 @@ class ScaleFilter:
         """Use what a source says, or say why not."""
         status = self.sources.setdefault(answer.source, SourceStatus())
         if isinstance(answer, NoMeasurement):
-            status.verdict, status.reason = Verdict.UNAVAILABLE, answer.reason
+            status.verdict, status.reason = MeasurementVerdict.UNAVAILABLE, answer.reason
             return status
         row = self._row(answer.source)
         innovation, spread = self._innovation(row, answer.log_scale, answer.variance)
@@ -208,7 +182,7 @@ class ScaleFilter:
             status.reason = ''
             self._accept(status, row, answer.log_scale, answer.variance)
         else:
-            status.verdict = Verdict.REJECTED
+            status.verdict = MeasurementVerdict.REJECTED
             status.reason = f'off by {math.expm1(innovation):+.1%}, {abs(innovation) / spread:.1f} standard deviations'
             status.rejected += 1
             status.disputed.append((self._window, answer.log_scale))
@@ -243,7 +217,7 @@ class ScaleFilter:
         self._x += gain * innovation
         left = np.eye(len(h)) - np.outer(gain, h)
         self._P = left @ self._P @ left.T + variance * np.outer(gain, gain)
-        status.verdict, status.window = Verdict.ACCEPTED, self._window
+        status.verdict, status.window = MeasurementVerdict.ACCEPTED, self._window
         status.accepted += 1
         status.agreed += 1
         status.disputed.clear()

@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from vggt_ros import camera
 from vggt_ros.camera import PixelMap
 from vggt_ros.depth import edges_at
-from vggt_ros.odometry.scale.filter import FIXED, NoMeasurement, ScaleMeasurement
+from vggt_ros.odometry.scale.filter import FIXED
 from vggt_ros.odometry.scale.ground import fit_ground
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import CONFIDENT, STRIDE
 from vggt_ros.odometry.windows.robust import weighted_median
 

@@ -1,23 +1,23 @@
 """Metric sources while the map runs: each is asked once for every window that was placed in the map.
 
-The measurements themselves are in sources.py; here is what has to be kept between windows and brought together in time.
-An answer takes less than 5 ms and never waits.
+The measurements themselves are in measurements.py; here is what has to be kept between windows and brought together in
+time. An answer takes less than 5 ms and never waits.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from vggt_ros import camera
-from vggt_ros.odometry.scale.filter import FIXED, NoMeasurement, ScaleMeasurement
+from vggt_ros.odometry.scale.filter import FIXED
 from vggt_ros.odometry.scale.measurements import OdometryScale, baseline_scale, depth_scale, fixed_scale, height_scale
 from vggt_ros.odometry.scale.recent import Recent
+from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement, Sensor, SolvedWindow
 from vggt_ros.types import Estimate, State
 
 # lookup(target, source, stamp in ns or None = latest) -> T_target_source (4, 4), or in words why it is not available.
@@ -29,39 +29,12 @@ PATIENCE = 1_000_000_000  # ns of stamps, and
 TRIES = 3  # windows: for how long a transform that is not there yet is asked for again
 
 
-@dataclass(frozen=True, eq=False)
-class Solved:
-    """One window in the map.
-
-    estimates: the new frames, oldest first, at least one. window_scale: map units per unit of the window.
-    companions: (T_map_camera, T_map_companion), (4, 4) each, of simultaneous frames of a second camera.
-    """
-
-    estimates: Sequence[Estimate]
-    window_scale: float
-    companions: Sequence[tuple[np.ndarray, np.ndarray]] = ()
-
-
-class MetricSource(Protocol):
-    """Somebody who knows a metric length in the scene. name: as in ``ScaleConfig.bias``."""
-
-    name: str
-
-    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
-        """What it says about this window."""
-        ...
-
-    def clear(self) -> None:
-        """A new epoch has begun, or the map was rescaled in one step: lengths in map units from before are void."""
-        ...
-
-
 @dataclass(frozen=True)
 class NoInput(NoMeasurement):
     """No measurement because what the source lives on has never come."""
 
 
-class DepthSource:
+class DepthSource(Sensor):
     """Depth images registered to the camera. ``add`` may be called from any thread.
 
     tolerance: ns between an image and its depth image; near, far: metres between which the sensor is believed.
@@ -88,7 +61,7 @@ class DepthSource:
     def clear(self) -> None:
         """Depth images are in metres whatever the map is in: they stay."""
 
-    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+    def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement:
         """From the image and the depth image nearest to each other, the newest of equals."""
         best: tuple[int, Estimate, int, np.ndarray] | None = None
         for estimate in reversed(solved.estimates):
@@ -116,7 +89,7 @@ class DepthSource:
         )
 
 
-class OdometrySource:
+class OdometrySource(Sensor):
     """Wheels, or any other metric odometry: the transform of ``base_frame`` in ``odom_frame`` at the images' stamps.
 
     The transform of an image may come after its window: it is asked for again with the next windows, until it is more
@@ -141,7 +114,7 @@ class OdometrySource:
         if self._scale is not None:
             self._scale.clear()
 
-    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+    def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement:
         """From the stretches driven since the last measurement, see :class:`OdometryScale`."""
         if self._scale is None:
             T_base_camera = self._lookup(self._base, solved.estimates[-1].frame.frame_id, None)
@@ -197,7 +170,7 @@ class _Waiting:
     tries: int = 0
 
 
-class BaselineSource:
+class BaselineSource(Sensor):
     """A second camera at a known place beside the first.
 
     calibration: gives T_first_second (4, 4) in metres, or in words why the second camera is no use now.
@@ -209,10 +182,7 @@ class BaselineSource:
         self._calibration = calibration
         self._seen = False
 
-    def clear(self) -> None:
-        """Nothing is kept."""
-
-    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+    def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement:
         """From the simultaneous images in the window."""
         self._seen |= len(solved.companions) > 0
         silent = NoMeasurement if self._seen else NoInput
@@ -227,7 +197,7 @@ class BaselineSource:
         return baseline_scale(first, second, T_first_second, float(np.median(known)) if known.size else math.nan)
 
 
-class HeightSource:
+class HeightSource(Sensor):
     """The height of the camera above the ground, in metres."""
 
     name = 'height'
@@ -237,17 +207,14 @@ class HeightSource:
             raise ValueError(f'the height of the camera must be positive, not {height} m')
         self._height = height
 
-    def clear(self) -> None:
-        """Nothing is kept."""
-
-    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+    def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement:
         """From the ground in the newest image; the map's z is up."""
         newest = solved.estimates[-1]
         down = -newest.T_map_camera[2, :3]
         return height_scale(newest.depth, newest.confidence, newest.K, down, self._height)
 
 
-class FixedSource:
+class FixedSource(Sensor):
     """The user's promise that one unit of the network is ``factor`` metres."""
 
     name = FIXED
@@ -256,9 +223,6 @@ class FixedSource:
         fixed_scale(factor)  # refuses an impossible factor now, not with the first window
         self._factor = factor
 
-    def clear(self) -> None:
-        """Nothing is kept."""
-
-    def answer(self, solved: Solved) -> ScaleMeasurement | NoMeasurement:
+    def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement:
         """The promise, in the map's present units."""
         return fixed_scale(self._factor, solved.window_scale)

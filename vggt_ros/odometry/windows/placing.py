@@ -8,30 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.odometry.keyframe import Keyframe, typical_depth
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import (
-    RefineConfig,
-    Slot,
-)
-from vggt_ros.odometry.windows.alignment import (
-    Alignment,
-    Anchor,
-    align,
-)
+from vggt_ros.odometry.windows.adjustment import RefineConfig, Slot
+from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.odometry.windows.covariance import PoseNoise
 from vggt_ros.odometry.windows.quality import Quality
-from vggt_ros.odometry.windows.refine import (
-    Refined,
-    refine,
-)
+from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.window import Window, at_network_pixels
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import WindowPrediction
-
-R_MAP_OPTICAL = map_from_camera(assumed_level().down)
-"""Rotation of a level camera looking along the map's x axis: columns are the optical axes in REP-103."""
 
 CornersOf = Callable[[int], Corners | None]
 """Frame index -> the corners tracked in it, None where unknown."""
@@ -45,11 +31,11 @@ ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class PlacedWindow:
     """A window in the map.
 
-    anchors: the keyframes in its first slots. T: (A + N, 4, 4) anchors and new frames, refined by corners, whose
-    covariances and changes of depth are in ``refined``.
+    anchors: the keyframes in its first slots. reasons: why the quality is not GOOD. T: (A + N, 4, 4) anchors and new
+    frames, refined by corners, whose covariances and changes of depth are in ``refined``.
     """
 
     window: Window
@@ -57,6 +43,7 @@ class Placed:
     anchors: Sequence[Keyframe]
     alignment: Alignment
     quality: Quality
+    reasons: tuple[str, ...]
     refined: Refined
     min_confidence: float
 
@@ -163,10 +150,11 @@ def place(
     anchors: Sequence[Keyframe],
     alignment: Alignment,
     quality: Quality,
+    reasons: tuple[str, ...],
     corners: CornersOf,
     noise: PoseNoise,
     config: OdometryConfig,
-) -> Placed:
+) -> PlacedWindow:
     """Everything where the alignment puts it, then refined by what was tracked, if anything was."""
     known = window.anchors + window.new
     T = np.stack([alignment.similarity.pose(one) for one in prediction.T_window_camera[:known]])
@@ -176,7 +164,7 @@ def place(
         depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
         sigma = np.sqrt(np.diag(noise.covariance(depth)))
         refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
-    return Placed(window, prediction, anchors, alignment, quality, refined, config.min_confidence)
+    return PlacedWindow(window, prediction, anchors, alignment, quality, reasons, refined, config.min_confidence)
 
 
 def _slots(

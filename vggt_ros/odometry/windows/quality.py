@@ -1,4 +1,4 @@
-"""Is a window to be believed? Gates on how well its anchors agree, and whether its new frames hang on to them."""
+"""Is a window to be believed? WindowGates on how well its anchors agree, and whether its new frames hang on to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from vggt_ros.odometry.config import Gates
+from vggt_ros.odometry.config import WindowGates
 from vggt_ros.odometry.keyframe import Keyframe, covisibility
 from vggt_ros.odometry.windows.alignment import Alignment
 
@@ -23,7 +23,7 @@ class Quality(IntEnum):
 
 
 def assess(
-    alignment: Alignment, anchors: int, depth: float, gates: Gates, turn: float | None = None
+    alignment: Alignment, anchors: int, depth: float, gates: WindowGates, turn: float | None = None
 ) -> tuple[Quality, tuple[str, ...]]:
     """The quality of an aligned window, and what is wrong with it.
 

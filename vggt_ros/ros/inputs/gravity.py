@@ -3,50 +3,49 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from geometry_msgs.msg import Vector3
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.node import Node
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import Imu
 
 from vggt_ros.odometry.gravity import Gravity, ImuGravity, NoGravity, assumed_level, from_base
-from vggt_ros.odometry.scale.sources import Lookup
-from vggt_ros.ros.inputs.subscriptions import Inputs
+from vggt_ros.odometry.sensors import Reading
+from vggt_ros.ros.inputs.sensor import Robot, RosSensor
 from vggt_ros.ros.messages import time_to_ns
 from vggt_ros.ros.parameters import LoadError
-from vggt_ros.ros.problems import Problems
+from vggt_ros.types import Frame
 
 
-class GravityInput:
+class GravitySensor(RosSensor):
     """Gravity as the parameter ``gravity`` says: imu, base (``base_frame`` is level), level, or auto: the first there.
 
     ``reason``: in words why the camera had to be assumed level at the last call of ``at``; empty when it had not.
-    settings: the node's parameters by name. Raises LoadError.
+    Raises LoadError.
     """
 
-    def __init__(self, node: Node, settings: dict[str, Any], problems: Problems, lookup: Lookup) -> None:
-        self._mode, self._base = settings['gravity'], settings['base_frame']
+    def __init__(self, robot: Robot) -> None:
+        super().__init__(robot)
+        self._mode, self._base = robot.settings['gravity'], robot.settings['base_frame']
         if self._mode == 'base' and not self._base:
             raise LoadError('gravity: base needs the name of the level frame in base_frame')
-        self._problems, self._lookup, self._log = problems, lookup, node.get_logger()
-        self._inputs = Inputs(node, settings)
+        self._problems, self._lookup, self._log = robot.problems, robot.lookup, robot.node.get_logger()
         self._lock = threading.Lock()
         self._imu = ImuGravity(np.eye(3))  # down in the IMU's own frame
         self._imu_frame = ''
-        self._topic = node.resolve_topic_name('imu')
+        self._topic = robot.node.resolve_topic_name('imu')
         self._told = False
         self.reason = ''
 
-    def open(self) -> None:
+    def open(self, group: CallbackGroup | None = None) -> None:
         """Subscribe to the IMU where it is wanted, in a callback group of its own: images must not hold it up."""
         if self._mode in ('auto', 'imu'):
-            self._inputs.subscribe(Imu, 'imu', self._on_imu, 100, MutuallyExclusiveCallbackGroup())
+            self.subscriptions.add(Imu, 'imu', self._on_imu, 100, MutuallyExclusiveCallbackGroup())
 
-    def close(self) -> None:
-        """Unsubscribe."""
-        self._inputs.close()
+    def read(self, frames: Sequence[Frame]) -> Reading:
+        """Down in the newest frame."""
+        return Reading(gravity=self.at(frames[-1].stamp, frames[-1].frame_id))
 
     def _on_imu(self, message: Imu) -> None:
         # sensor_msgs/Imu: a covariance that begins with -1 marks a quantity that is not measured.

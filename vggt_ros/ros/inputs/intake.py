@@ -1,15 +1,18 @@
-"""From messages to frames: stamps and calibration are judged as they arrive, pixels are decoded on the worker."""
+"""From messages to frames: stamps and calibration are judged as they come, the camera's thread decodes the pixels."""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.ros.counters import Counters
 from vggt_ros.ros.inputs.images import ImageError, to_rgb
 from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.messages import time_to_ns
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import Frame
@@ -17,12 +20,17 @@ from vggt_ros.types import Frame
 
 @dataclass(frozen=True, eq=False)
 class Incoming:
-    """An image message as it came, with the calibration known at that moment. received: monotonic seconds."""
+    """An image message as it came, with the calibration known at that moment.
+
+    stamp: ns. received: monotonic seconds. resets: how many had been asked for by then, so that no image of before one
+    is taken for one after.
+    """
 
     message: Any
     calibration: Calibration | None
     stamp: int
     received: float
+    resets: int = 0
 
 
 class Intake:
@@ -52,8 +60,9 @@ class Intake:
     def accept(self, message: Any) -> Incoming | None:
         """The image with its calibration, or None with the reason reported.
 
-        ``restarted`` is set when the stamp shows that time began anew; whoever resets the map clears it.
+        ``restarted``: whether its stamp shows that time began anew.
         """
+        self.restarted = False
         now = time.monotonic()
         stamp = time_to_ns(message.header.stamp)
         if not self._in_time(stamp):
@@ -94,8 +103,71 @@ class Intake:
         return True
 
 
+class ImageInput:
+    """The images' callback, on the executor: judges each and puts it into the camera's mailbox.
+
+    on_restart: called when the stamps say that time began anew, before the map does. on_image: called for every image
+    that goes on. Pause and reset may be called by the executor's other threads.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        mailbox: Mailbox[Incoming],
+        counters: Counters,
+        on_restart: Callable[[], None],
+        on_image: Callable[[], None],
+    ) -> None:
+        self._intake, self._mailbox, self._counters = intake, mailbox, counters
+        self._on_restart, self._on_image = on_restart, on_image
+        self._lock = threading.Lock()
+        self._resets = 0
+        self._paused = False
+
+    def __call__(self, message: Any) -> None:
+        self._counters.count('received')
+        with self._lock:
+            paused = self._paused
+        if paused:
+            self._counters.count('dropped')
+            return
+        incoming = self._intake.accept(message)
+        if incoming is None:
+            self._counters.count('refused')
+            return
+        if self._intake.restarted:
+            self._on_restart()
+            self.begin_epoch()
+        self._on_image()
+        with self._lock:
+            incoming = replace(incoming, resets=self._resets)
+        self._counters.count('dropped', self._mailbox.put(incoming))
+
+    @property
+    def paused(self) -> bool:
+        """Whether images are ignored."""
+        with self._lock:
+            return self._paused
+
+    def begin_epoch(self) -> None:
+        """The map begins anew with the next image; what waits is forgotten."""
+        with self._lock:
+            self._resets += 1
+        self._drop()
+
+    def pause(self, paused: bool) -> None:
+        """While paused, images are ignored."""
+        with self._lock:
+            self._paused = paused
+        if paused:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._counters.count('dropped', self._mailbox.clear())
+
+
 class FrameMaker:
-    """Decodes and rectifies accepted images. Belongs to the worker's thread.
+    """Decodes and rectifies accepted images. Belongs to the camera's thread.
 
     camera_frame: overrides the images' frame_id unless empty. required: no image without a usable calibration.
     bits: significant bits of 16-bit images. rectified: the images need no rectification whatever camera_info says.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.odometry.scale.recent import Recent
-from vggt_ros.odometry.scale.sources import Lookup
+from vggt_ros.odometry.scale.sources import BaselineSource
+from vggt_ros.odometry.sensors import Reading
 from vggt_ros.ros.inputs.images import ImageError, to_rgb
 from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
-from vggt_ros.ros.inputs.subscriptions import Inputs
+from vggt_ros.ros.inputs.scale import ScaleSensor
+from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.messages import time_to_ns
-from vggt_ros.ros.problems import Problems
 from vggt_ros.types import Frame
 
 MEMORY = 128 << 20  # bytes of images that wait for their partners
@@ -25,35 +24,33 @@ WAIT = 0.03  # s: the second image of a pair comes a little after the first, whi
 ALIVE = 1_000_000_000  # ns: a camera that has sent nothing for so long is not waited for
 
 
-class SecondCamera:
+class SecondCamera(ScaleSensor):
     """Images of ``second/image`` (or ``second/image/compressed``), calibrated by ``second/camera_info``.
 
-    Callbacks only keep messages; ``companions`` and ``calibration`` belong to the worker's thread, which decodes the
-    one image that it needs. settings: the node's parameters by name. topic: of the images, in full.
+    Callbacks only keep messages; the rest belongs to the network's thread, which decodes the one image that it needs.
+    topic: of the images, in full.
     """
 
-    def __init__(self, node: Node, settings: dict[str, Any], problems: Problems, lookup: Lookup) -> None:
-        self._settings, self._problems, self._lookup = settings, problems, lookup
+    def __init__(self, robot: Robot) -> None:
+        super().__init__(robot, BaselineSource(self.calibration))
+        settings = self._settings = robot.settings
+        self._lookup = robot.lookup
         self._tolerance = round(settings['sync_tolerance'] * 1e9)
         self._images: Recent[Image | CompressedImage] = Recent(MEMORY)
-        self._inputs = Inputs(node, settings)
         self._info: Calibration | None = None
         self._rectifier: Rectifier | None = None
         self._frames = ('', '')  # frame ids of both cameras
         self._compressed = settings['image_transport'] == 'compressed'
         self._name = 'second/image/compressed' if self._compressed else 'second/image'
-        self.topic = node.resolve_topic_name(self._name)
+        self.topic = robot.node.resolve_topic_name(self._name)
         self._reason = f'no image on {self.topic}'
+        self.hint = f'check the topic {self.topic} and its camera_info'
 
     def open(self, group: CallbackGroup | None = None) -> None:
         """Subscribe."""
         kind = CompressedImage if self._compressed else Image
-        self._inputs.subscribe(kind, self._name, self._on_image, 5, group)
-        self._inputs.subscribe(CameraInfo, 'second/camera_info', self._on_info, 5, group)
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        self._inputs.close()
+        self.subscriptions.add(kind, self._name, self._on_image, 5, group)
+        self.subscriptions.add(CameraInfo, 'second/camera_info', self._on_info, 5, group)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._images.add(time_to_ns(message.header.stamp), message, len(message.data))
@@ -61,19 +58,19 @@ class SecondCamera:
     def _on_info(self, message: CameraInfo) -> None:
         self._info = Calibration.from_message(message)
 
-    def companions(self, frames: Sequence[Frame]) -> dict[int, Frame]:
-        """For the newest of these frames (oldest first): its index -> the second camera's simultaneous frame.
+    def read(self, frames: Sequence[Frame]) -> Reading:
+        """For the newest of these frames the second camera's simultaneous one.
 
-        The companion's index is -(index of its partner) - 1. Empty, with the reason kept, where there is none.
+        The companion's index is -(index of its partner) - 1. Where there is none, the reason is kept.
         """
         partner = frames[-1]
         frame = self._simultaneous(partner)
         if isinstance(frame, str):
             self._reason = frame
-            return {}
+            return Reading()
         self._reason = ''
         self._frames = (partner.frame_id, frame.frame_id)
-        return {partner.index: frame}
+        return Reading(companions={partner.index: frame})
 
     def _simultaneous(self, partner: Frame) -> Frame | str:
         """The partner's companion, or in words why there is none."""

@@ -12,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 
-class Inputs:
+class Subscriptions:
     """Subscriptions that come and go together.
 
     Best effort meets every driver; a bag that must be seen whole (mode every_frame) is asked for reliably.
@@ -25,7 +25,7 @@ class Inputs:
         self._queue_size = settings['queue_size']
         self._subscriptions: list[Subscription] = []
 
-    def subscribe(
+    def add(
         self, kind: type, topic: str, callback: Callable[[Any], None], depth: int, group: CallbackGroup | None
     ) -> None:
         """Subscribe to a relative topic. depth: messages that wait for the callback in live mode."""

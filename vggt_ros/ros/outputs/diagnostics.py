@@ -7,8 +7,8 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from vggt_ros.ros.counters import Counts
 from vggt_ros.ros.problems import Problems
-from vggt_ros.ros.worker import Statistics
 from vggt_ros.types import Scale, State
 
 SILENCE = 5.0  # seconds without an image after which a hint names the topics
@@ -31,7 +31,7 @@ class Diagnostics:
 
     def publish(
         self,
-        statistics: Statistics,
+        counts: Counts,
         topics: list[str],
         state: State,
         scale: Scale,
@@ -41,15 +41,15 @@ class Diagnostics:
         """topics: the subscribed input topics. failure: why the node cannot work at all, empty when it can."""
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
-        array.status = [self._images(statistics, topics), self._odometry(statistics, state, scale, failure, details)]
+        array.status = [self._images(counts, topics), self._odometry(counts, state, scale, failure, details)]
         self._publisher.publish(array)
 
-    def _images(self, statistics: Statistics, topics: list[str]) -> DiagnosticStatus:
+    def _images(self, counts: Counts, topics: list[str]) -> DiagnosticStatus:
         now = time.monotonic()
-        rate = (statistics.received - self._received) / max(now - self._last_time, 1e-3)
-        if statistics.received != self._received or statistics.waiting:
+        rate = (counts.received - self._received) / max(now - self._last_time, 1e-3)
+        if counts.received != self._received or counts.waiting:
             self._last_image = now
-        self._received, self._last_time = statistics.received, now
+        self._received, self._last_time = counts.received, now
         level, message = DiagnosticStatus.OK, 'images arrive'
         silent = now - self._last_image
         if state_problems := self._problems.present():
@@ -58,12 +58,12 @@ class Diagnostics:
             hint = f'no image for {silent:.0f} s on {" or ".join(topics)}: is it published, with a matching QoS?'
             level, message = DiagnosticStatus.ERROR, hint
             self._problems.report('silence', hint)
-        values = {'rate [Hz]': f'{rate:.1f}', 'received': statistics.received, 'dropped': statistics.dropped}
+        values = {'rate [Hz]': f'{rate:.1f}', 'received': counts.received, 'dropped': counts.dropped}
         values |= {f'problem: {kind}': count for kind, count in self._problems.counts().items()}
         return self._status('images', level, message, values)
 
     def _odometry(
-        self, statistics: Statistics, state: State, scale: Scale, failure: str, details: dict[str, str]
+        self, counts: Counts, state: State, scale: Scale, failure: str, details: dict[str, str]
     ) -> DiagnosticStatus:
         level = DiagnosticStatus.OK
         if state in (State.DEGRADED, State.LOST):
@@ -72,10 +72,10 @@ class Diagnostics:
             level = DiagnosticStatus.ERROR
         values = {
             'scale': scale.name,
-            'windows': statistics.windows,
-            'rate [Hz]': f'{statistics.rate:.2f}',
-            'latency [s]': f'{statistics.latency:.3f}',
-            'images processed': statistics.processed,
+            'windows': counts.windows,
+            'rate [Hz]': f'{counts.rate:.2f}',
+            'latency [s]': f'{counts.latency:.3f}',
+            'images processed': counts.processed,
             **details,
         }
         return self._status('odometry', level, failure or state.name, values)

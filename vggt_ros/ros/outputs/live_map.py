@@ -20,7 +20,7 @@ from vggt_ros.mapping.export import MapExportError, save_map
 from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.ros.compat import point_cloud
 from vggt_ros.ros.messages import POINT, ns_to_time, pack_rgb
-from vggt_ros.ros.outputs.map_keeper import MapContents, MapKeeper
+from vggt_ros.ros.outputs.map_keeper import Edition, MapContents, MapKeeper
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
 from vggt_ros.ros.problems import Problems
 from vggt_ros.srv import SaveMap
@@ -48,8 +48,8 @@ class LiveMap:
         self._period = period
         self._keeper = MapKeeper(config, problems)
         self.add, self.add_located = self._keeper.add, self._keeper.add_located
-        self._making: Future[tuple[int, int | None, PointCloud2]] | None = None
-        self._published: tuple[int, int | None] = (self._keeper.version, None)  # version and epoch
+        self._making: Future[tuple[Edition, PointCloud2]] | None = None
+        self._published = Edition(self._keeper.edition.version, None)
         self._due = 0.0
         self._closed = False
         self._publishing, self._saving = threading.Lock(), threading.Lock()
@@ -81,21 +81,21 @@ class LiveMap:
         with self._publishing:
             if self._closed or self._making is not None or time.monotonic() < self._due:
                 return
-            version, epoch = self._published
-            outdated = epoch is not None and epoch != self._keeper.epoch
-            if version != self._keeper.version and (outdated or wanted(self._publisher)):
+            published, now = self._published, self._keeper.edition
+            outdated = published.epoch is not None and published.epoch != now.epoch
+            if published.version != now.version and (outdated or wanted(self._publisher)):
                 self._making = self._keeper.ask(self._make)
                 self._making.add_done_callback(lambda future: self._guard.trigger())
 
-    def _make(self, contents: MapContents) -> tuple[int, int | None, PointCloud2]:
-        """In the keeper's thread: version, epoch and message."""
+    def _make(self, contents: MapContents) -> tuple[Edition, PointCloud2]:
+        """In the keeper's thread."""
         cloud = contents.map.cloud()
         points = np.empty(len(cloud), POINT)
         points['x'], points['y'], points['z'] = cloud.xyz.T
         points['rgb'] = pack_rgb(cloud.rgb)
         points['confidence'] = cloud.confidence
         header = Header(stamp=ns_to_time(contents.stamp), frame_id=self._map_frame)
-        return contents.map.version, contents.map.epoch, point_cloud(header, points, dense=True)
+        return Edition.of(contents.map), point_cloud(header, points, dense=True)
 
     def _publish(self) -> None:
         with self._publishing:
@@ -106,11 +106,11 @@ class LiveMap:
                 return
             self._due = time.monotonic() + self._period
             try:
-                version, epoch, message = made.result()
+                edition, message = made.result()
             except ValueError as error:
                 self._problems.report('map', f'the map cannot be published: {error}')
                 return
-            self._published = version, epoch
+            self._published = edition
             self._publisher.publish(message)
 
     def _on_save(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:

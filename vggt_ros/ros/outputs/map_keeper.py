@@ -13,10 +13,10 @@ import numpy as np
 
 from vggt_ros.mapping.history import History
 from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap
-from vggt_ros.pipeline import Solution
+from vggt_ros.pipeline import WindowResult
 from vggt_ros.ros.problems import Problems
 from vggt_ros.similarity import Similarity, for_all
-from vggt_ros.types import Estimate, Located, Scale
+from vggt_ros.types import Estimate, PosedFrame, Scale
 
 WAITING = 32  # keyframes that may wait; each holds an image and a depth image
 
@@ -33,8 +33,21 @@ class MapContents:
     scale: Scale = Scale.UNKNOWN
 
 
+@dataclass(frozen=True)
+class Edition:
+    """Which map this is. version: changes with it. epoch: that it belongs to, None before the first."""
+
+    version: int
+    epoch: int | None
+
+    @classmethod
+    def of(cls, voxel_map: VoxelMap) -> Edition:
+        """Of the map as it is now."""
+        return cls(voxel_map.version, voxel_map.epoch)
+
+
 @dataclass(eq=False)
-class _Step:
+class _Update:
     """poses: (index, stamp, T_map_camera) without the images, so that they cost nothing to keep."""
 
     epoch: int
@@ -60,33 +73,30 @@ class MapKeeper(threading.Thread):
     def __init__(self, config: MapConfig, problems: Problems) -> None:
         super().__init__(name='vggt_map', daemon=True)
         self._contents = MapContents(VoxelMap(config))
+        self._edition = Edition.of(self._contents.map)
         self._problems = problems
         self._changed = threading.Condition()
-        self._waiting: deque[_Step | _Question] = deque()
+        self._waiting: deque[_Update | _Question] = deque()
         self._stopping = False
 
     @property
-    def version(self) -> int:
-        """Changes with the map."""
-        return self._contents.map.version
+    def edition(self) -> Edition:
+        """The map as it was after the newest step that it has taken in."""
+        with self._changed:
+            return self._edition
 
-    @property
-    def epoch(self) -> int | None:
-        """Which the map belongs to, None before the first."""
-        return self._contents.map.epoch
-
-    def add(self, solution: Solution) -> None:
+    def add(self, solution: WindowResult) -> None:
         """What a window gave, in order; never waits.
 
         Its corrections name every keyframe that the odometry still has; those that it has forgotten follow their
         neighbours.
         """
         poses = [_pose(one) for one in solution.estimates]
-        self._put(_Step(solution.epoch, poses, solution.scale, solution.keyframes, solution.corrections))
+        self._put(_Update(solution.epoch, poses, solution.scale, solution.keyframes, solution.corrections))
 
-    def add_located(self, located: Located) -> None:
+    def add_located(self, located: PosedFrame) -> None:
         """The pose of an image that the network has not looked at (yet); never waits."""
-        self._put(_Step(located.epoch, [_pose(located)]))
+        self._put(_Update(located.epoch, [_pose(located)]))
 
     def ask(self, function: Callable[[MapContents], T]) -> Future[T]:
         """Call ``function`` in this thread, once all that was added before is in the map; it must keep no part of it.
@@ -108,8 +118,10 @@ class MapKeeper(threading.Thread):
     def run(self) -> None:
         try:
             while (item := self._next()) is not None:
-                if isinstance(item, _Step):
+                if isinstance(item, _Update):
                     self._take(item)
+                    with self._changed:
+                        self._edition = Edition.of(self._contents.map)
                 else:
                     self._answer(item)
                 if notice := self._contents.map.notice():
@@ -121,7 +133,7 @@ class MapKeeper(threading.Thread):
                 if isinstance(item, _Question):
                     item.future.cancel()
 
-    def _put(self, item: _Step | _Question) -> bool:
+    def _put(self, item: _Update | _Question) -> bool:
         """Whether there is still somebody to take it."""
         with self._changed:
             if self._stopping:
@@ -135,7 +147,7 @@ class MapKeeper(threading.Thread):
 
     def _leave_out(self) -> int:
         """Drop keyframes, the oldest first, until no more than WAITING wait beside those that just came."""
-        steps = [item for item in list(self._waiting)[:-1] if isinstance(item, _Step)]
+        steps = [item for item in list(self._waiting)[:-1] if isinstance(item, _Update)]
         too_many = sum(len(step.keyframes) for step in steps) - WAITING
         left_out = 0
         for step in steps:
@@ -146,12 +158,12 @@ class MapKeeper(threading.Thread):
             left_out += number
         return left_out
 
-    def _next(self) -> _Step | _Question | None:
+    def _next(self) -> _Update | _Question | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             return None if self._stopping else self._waiting.popleft()
 
-    def _take(self, step: _Step) -> None:
+    def _take(self, step: _Update) -> None:
         contents = self._contents
         if step.epoch != contents.map.epoch:
             if contents.map.epoch is not None and step.epoch < contents.map.epoch:
@@ -188,5 +200,5 @@ class MapKeeper(threading.Thread):
             question.future.set_result(answer)
 
 
-def _pose(located: Located) -> tuple[int, int, np.ndarray]:
+def _pose(located: PosedFrame) -> tuple[int, int, np.ndarray]:
     return located.frame.index, located.frame.stamp, located.T_map_camera

@@ -1,4 +1,4 @@
-"""Every topic that the node publishes, filled only where somebody listens."""
+"""Odometry, path, depth and points of solved frames, filled only where somebody listens."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from vggt_ros.depth import confidence_to_source, depth_to_source
-from vggt_ros.msg import Status
 from vggt_ros.ros import messages
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
-from vggt_ros.ros.outputs.track_outputs import TrackOutputs
 from vggt_ros.ros.tf.frames import Placement
 from vggt_ros.similarity import Similarity, for_all
-from vggt_ros.types import Estimate, Located
+from vggt_ros.types import Estimate
 
 
 @dataclass(eq=False)
-class _Step:
+class _PathPose:
     """One pose of the path: index of the image, stamp in ns, T_map_camera (4, 4)."""
 
     index: int
@@ -34,27 +32,23 @@ class _Step:
 
 
 class Outputs:
-    """Publishers of results. settings: the node's parameters by name. Raises LoadError or MissingPackage."""
+    """Publishers of what a frame of the robot or the network's view of an image is. settings: the node's parameters."""
 
     def __init__(self, node: LifecycleNode, settings: dict[str, Any]) -> None:
         self._map_frame = settings['map_frame']
         self._full_size = settings['depth_size'] == 'source'
-        self._path: deque[_Step] = deque()
-        self.tracks = TrackOutputs(node, settings)
+        self._path: deque[_PathPose] = deque()
         self._publishers = Publishers(node)
         self.odometry = self._publishers.add(Odometry, '~/odometry')
-        self.pose = self._publishers.add(PoseWithCovarianceStamped, '~/pose')
         self.path = self._publishers.add(Path, '~/path')
         self.depth = self._publishers.add(Image, '~/depth/image_rect')
         self.camera_info = self._publishers.add(CameraInfo, '~/depth/camera_info')
         self.confidence = self._publishers.add(Image, '~/depth/confidence')
         self.points = self._publishers.add(PointCloud2, '~/points')
-        self.status = self._publishers.add(Status, '~/status', latched=True)
 
     def close(self) -> None:
         """Destroy all publishers."""
         self._publishers.close()
-        self.tracks.close()
 
     def reset(self) -> None:
         """Forget the path."""
@@ -64,14 +58,6 @@ class Outputs:
         """Where a frame of the robot is, and how it moves."""
         if wanted(self.odometry):
             self.odometry.publish(from_placement(placement))
-
-    def publish_pose(self, located: Located) -> None:
-        """Where the camera is in the map."""
-        if wanted(self.pose):
-            message = PoseWithCovarianceStamped(header=messages.header(located, self._map_frame))
-            message.pose.pose = messages.to_pose(located.T_map_camera)
-            message.pose.covariance = located.covariance.ravel()
-            self.pose.publish(message)
 
     def publish_view(self, estimate: Estimate) -> None:
         """What the network saw in one image, each message with the image's stamp."""
@@ -89,7 +75,7 @@ class Outputs:
 
     def publish_path(self, estimate: Estimate, length: int) -> None:
         """The images that the network has seen, at most ``length`` of them; this one is the newest."""
-        self._path.append(_Step(estimate.frame.index, estimate.frame.stamp, estimate.T_map_camera))
+        self._path.append(_PathPose(estimate.frame.index, estimate.frame.stamp, estimate.T_map_camera))
         while len(self._path) > length:
             self._path.popleft()
         if wanted(self.path):

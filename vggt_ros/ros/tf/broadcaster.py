@@ -15,7 +15,7 @@ from vggt_ros.ros.compat import transform_broadcaster
 from vggt_ros.ros.tf.parents import Parents
 
 
-class Edge(NamedTuple):
+class TransformEdge(NamedTuple):
     """Where a frame hangs. T: (4, 4) T_parent_child. advice: what to do when somebody else places the child."""
 
     parent: str
@@ -42,7 +42,7 @@ class Broadcaster:
         """Accept earlier stamps again."""
         self._newest.clear()
 
-    def send(self, stamp: int, edges: Iterable[Edge]) -> str | None:
+    def send(self, stamp: int, edges: Iterable[TransformEdge]) -> str | None:
         """Broadcast them in one message with this stamp (ns), unless a child has one as new; why not, where refused."""
         problem, transforms = None, []
         for edge in edges:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vggt_ros.camera import invert
-from vggt_ros.types import Located
+from vggt_ros.types import PosedFrame
 
 MODES = ('none', 'camera', 'odom', 'map', 'full')
 
@@ -119,7 +119,7 @@ class Frames:
         """The frame whose pose is published: the base where there is one, else the camera."""
         return camera if self.mode in ('none', 'camera') else self.base or camera
 
-    def of_camera(self, located: Located) -> Placement:
+    def of_camera(self, located: PosedFrame) -> Placement:
         """The camera in this mode's frame, odom or map; ``of_child`` makes it the base's.
 
         In odom the covariance is still that of the place in the map, in odom's axes: with respect to where it began,
@@ -139,6 +139,6 @@ class Frames:
         return in_map.in_frame(self.odom, invert(correction(located)))
 
 
-def correction(located: Located) -> np.ndarray:
+def correction(located: PosedFrame) -> np.ndarray:
     """(4, 4) T_map_odom: what loops, relocalisation and fused anchors have corrected so far."""
     return located.T_map_camera @ invert(located.T_odom_camera)

@@ -12,9 +12,9 @@ from rclpy.node import Node
 
 from vggt_ros.camera import invert
 from vggt_ros.odometry.scale.sources import Lookup
-from vggt_ros.ros.tf.broadcaster import Broadcaster, Edge
+from vggt_ros.ros.tf.broadcaster import Broadcaster, TransformEdge
 from vggt_ros.ros.tf.frames import Frames, Placement, correction
-from vggt_ros.types import Located, Scale
+from vggt_ros.types import PosedFrame, Scale
 
 MOST_WAITING = 256  # poses; at 30 Hz more than 8 s of them
 
@@ -106,7 +106,7 @@ class Transforms:
         if self._broadcaster is not None:
             self._broadcaster.reset()
 
-    def send(self, located: Located) -> str | None:
+    def send(self, located: PosedFrame) -> str | None:
         """One image's pose, in order of time; an image that is not newer than the last is ignored.
 
         What it needs of others may come later: then it is sent by a later call, of ``retry`` too. Returns what could
@@ -140,7 +140,7 @@ class Transforms:
             problems.append(self._broadcast(placement.stamp, [self._map_edge(self._held)]))
         return next((problem for problem in problems if problem), None)
 
-    def _problem(self, located: Located) -> str | None:
+    def _problem(self, located: PosedFrame) -> str | None:
         """Why this pose fits no frame of the robot."""
         camera, mode = located.frame.frame_id, self.frames.mode
         if camera in self.frames.worlds:
@@ -169,13 +169,13 @@ class Transforms:
             self._uncorrected.put(placement)
             return None
         advice = _BASE if self.frames.places_odom else _CAMERA
-        edges = [Edge(placement.frame_id, placement.child_frame_id, placement.T, advice)]
+        edges = [TransformEdge(placement.frame_id, placement.child_frame_id, placement.T, advice)]
         if self.frames.mode == 'full':
             edges.insert(0, self._map_edge(T_map_odom))
         return self._broadcast(placement.stamp, edges)
 
-    def _map_edge(self, T_map_odom: np.ndarray) -> Edge:
-        return Edge(self.frames.map, self.frames.odom, T_map_odom, _ODOM)
+    def _map_edge(self, T_map_odom: np.ndarray) -> TransformEdge:
+        return TransformEdge(self.frames.map, self.frames.odom, T_map_odom, _ODOM)
 
-    def _broadcast(self, stamp: int, edges: list[Edge]) -> str | None:
+    def _broadcast(self, stamp: int, edges: list[TransformEdge]) -> str | None:
         return self._broadcaster.send(stamp, edges) if self._broadcaster is not None else None

@@ -1,0 +1,170 @@
+"""From results to topics: what a frame and a window brought goes to every publisher here, and what is true is said."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.lifecycle import LifecycleNode
+
+from vggt_ros.mapping.voxel_map import MapConfig
+from vggt_ros.msg import Status
+from vggt_ros.odometry.front.frontend import FrameResult
+from vggt_ros.odometry.scale.sources import Lookup
+from vggt_ros.pipeline import PipelineReport, WindowResult, current_state
+from vggt_ros.ros import messages
+from vggt_ros.ros.counters import Counts
+from vggt_ros.ros.outputs.diagnostics import Diagnostics
+from vggt_ros.ros.outputs.live_map import LiveMap
+from vggt_ros.ros.outputs.outputs import Outputs
+from vggt_ros.ros.outputs.publishers import Publishers, wanted
+from vggt_ros.ros.outputs.track_outputs import TrackOutputs
+from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.tf.transforms import Transforms
+from vggt_ros.types import Frame, PosedFrame, State
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Part = TypeVar('Part', bound=_Closable)
+
+
+class Publication:
+    """Everything that the node publishes, from configure to cleanup.
+
+    All methods belong to one callback group of the executor: results arrive in the order of time, each with the state
+    that belongs to it. settings: the node's parameters by name. report: of the pipeline as it begins.
+    Raises LoadError, MissingPackage or ValueError; what was made by then is closed.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        settings: dict[str, Any],
+        lookup: Lookup,
+        map_config: MapConfig,
+        problems: Problems,
+        report: PipelineReport,
+    ) -> None:
+        self._problems = problems
+        self._map_frame, self._every_frame = settings['map_frame'], settings['mode'] == 'every_frame'
+        self._path_length = lambda: node.get_parameter('path_length').value
+        with ExitStack() as parts:  # a later one that fails closes the earlier ones
+
+            def part(made: Part) -> Part:
+                parts.callback(made.close)
+                return made
+
+            publishers = part(Publishers(node))
+            self._pose = publishers.add(PoseWithCovarianceStamped, '~/pose')
+            self._status = publishers.add(Status, '~/status', latched=True)
+            self.tracks = part(TrackOutputs(node, settings))
+            self._outputs = part(Outputs(node, settings))
+            self.transforms = part(Transforms(node, settings, lookup, self._outputs.publish_odometry))
+            self._map = part(LiveMap(node, problems, map_config, self._map_frame, settings['map_period']))
+            self._diagnostics = part(Diagnostics(node, problems))
+            self._parts = parts.pop_all()
+        self._result, self._report, self._counts = WindowResult(), report, Counts()
+        self._located: PosedFrame | None = None
+        self._latest: Frame | None = None
+        self._paused = False
+        self._last_status: tuple = ()
+
+    def close(self) -> None:
+        """Take everything back."""
+        self._parts.close()
+
+    # Results -----------------------------------------------------------------------------------------------------
+
+    def frame(self, result: FrameResult) -> None:
+        """What an image brought at camera rate; where every image is solved, the windows have the better pose."""
+        self._latest = result.frame
+        if result.tracks is not None:
+            self.tracks.publish(result.tracks)
+        if result.located is not None:
+            self._map.add_located(result.located)
+        if self._every_frame:
+            return
+        if result.located is None:
+            self._say_tf(self.transforms.hold(result.frame.stamp))
+        else:
+            self._publish_pose(result.located)
+
+    def window(self, result: WindowResult, report: PipelineReport) -> None:
+        """What a window brought, and what the pipeline said of itself."""
+        if result.epoch != self._result.epoch:
+            self._outputs.reset()
+            self.transforms.reset()
+        self._result, self._report = result, report
+        self._map.add(result)
+        self._outputs.correct_path(result.corrections)
+        path_length = self._path_length()
+        for estimate in result.estimates:
+            if self._every_frame:
+                self._publish_pose(estimate)
+            self._outputs.publish_path(estimate, path_length)
+            self._outputs.publish_view(estimate)
+        if not self._every_frame:
+            for located in result.located:
+                self._publish_pose(located)
+
+    def _publish_pose(self, located: PosedFrame) -> None:
+        if located.epoch != self._result.epoch:
+            return  # of a map that is no more, or not yet known here
+        self._located = located
+        if wanted(self._pose):
+            message = PoseWithCovarianceStamped(header=messages.header(located, self._map_frame))
+            message.pose.pose = messages.to_pose(located.T_map_camera)
+            message.pose.covariance = located.covariance.ravel()
+            self._pose.publish(message)
+        self._say_tf(self.transforms.send(located))
+
+    def retry_transforms(self) -> None:
+        """Send what waits for a transform of somebody else."""
+        self._say_tf(self.transforms.retry())
+
+    def _say_tf(self, problem: str | None) -> None:
+        if problem:
+            self._problems.report('tf', problem)
+
+    # What is true ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Of the map and the camera."""
+        return current_state(self._result.state, self._located, self._paused)
+
+    def stand(self, counts: Counts, paused: bool) -> None:
+        """The latched status, whenever state, scale, epoch, reason or counters changed."""
+        self._counts, self._paused = counts, paused
+        result, text = self._result, '; '.join(self._result.reasons)
+        counters = (counts.received, counts.located, counts.processed, counts.dropped, counts.refused)
+        key = (self.state, result.scale, result.epoch, text, counters)
+        if key == self._last_status:
+            return
+        self._last_status = key
+        message = Status(epoch=result.epoch, state=int(key[0]), scale=int(result.scale), message=text)
+        if self._latest is not None:
+            message.header = messages.header_of(self._latest)
+        (
+            message.images_received,
+            message.images_located,
+            message.images_processed,
+            message.images_dropped,
+            message.images_refused,
+        ) = counters
+        message.window_latency, message.rate = float(counts.latency), float(counts.rate)
+        self._status.publish(message)
+
+    def diagnose(self, topics: list[str], failure: str) -> None:
+        """Once a second. topics: of the images. failure: why the node cannot work at all, empty when it can."""
+        if not self._map.is_alive:
+            failure = "the map's thread died: see the log, restart the node"
+        report = self._report
+        details = {'epoch': str(report.epoch), 'window': str(report.window), 'gravity': report.gravity.name}
+        details |= {f'scale source {name}': text for name, text in report.sources.items()}
+        details |= report.predictor
+        self._diagnostics.publish(self._counts, topics, self.state, self._result.scale, failure, details)

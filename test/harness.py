@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from exact import K, picture, view, walk
 from vggt_ros.ros import compat
+from vggt_ros.ros.counters import Counts
 from vggt_ros.ros.messages import ns_to_time, time_to_ns, to_array
 from vggt_ros.ros.node import VGGTNode
 
@@ -154,14 +155,18 @@ class Rig:
 
     def send(self, message: Image) -> None:
         """Publish one image and wait until the node has received it."""
-        before = self.node._statistics.received
+        before = self.counts.received
         self.image.publish(message)
-        assert wait_until(lambda: self.node._statistics.received > before), 'the image did not arrive'
+        assert wait_until(lambda: self.counts.received > before), 'the image did not arrive'
+
+    @property
+    def counts(self) -> Counts:
+        """What has become of the images since the node was activated."""
+        return self.node._active.counters.snapshot()
 
     def settled(self) -> bool:
         """Wait until every image that came is accounted for."""
-        statistics = self.node._statistics
-        return wait_until(lambda: statistics.received and not statistics.waiting)
+        return wait_until(lambda: self.counts.received and not self.counts.waiting)
 
     def call(self, name: str) -> Trigger.Response:
         """Call one of the node's services."""

@@ -129,13 +129,13 @@ def test_an_unusable_window_loses_nothing(breakage, reason):
     assert not broken.estimates
     assert broken.refused == 2
     assert reason in broken.reasons[0]
-    assert pipeline.odometry.state is State.DEGRADED
+    assert pipeline.world.state is State.DEGRADED
     predictor.spoil = None
     after = pipeline.process(frames[7:9]).estimates
     truth = expected_map(poses)
     unit = np.linalg.norm(good[-1].T_map_camera[:3, 3]) / np.linalg.norm(truth[4, :3, 3])
     np.testing.assert_allclose(after[-1].T_map_camera[:3, 3], unit * truth[8, :3, 3], atol=1e-6 * unit)
-    assert pipeline.odometry.state is State.TRACKING
+    assert pipeline.world.state is State.TRACKING
 
 
 def test_an_impossible_field_of_view_matters_only_without_calibration():
@@ -164,7 +164,7 @@ def test_out_of_memory_halves_the_window_once_and_goes_on():
     pipeline = Pipeline(predictor, OdometryConfig(refine=False, window=8, keyframe_distance=0.01))
     estimates = [estimate for frame in frames for estimate in pipeline.process([frame]).estimates]
     assert len(estimates) == 20
-    assert pipeline.odometry.config.window in (3, 4)
+    assert pipeline.world.config.window in (3, 4)
     predictor.predict = lambda frames, *rest: (_ for _ in ()).throw(WindowTooLargeError(len(frames)))
     with pytest.raises(WindowTooLargeError):
         pipeline.process([dataclasses.replace(frames[-1], index=99, stamp=frames[-1].stamp + 1)])

@@ -561,7 +561,7 @@ def test_second_parent_is_refused():
         hung.header.frame_id = 'base_link'
         static.publish(TFMessage(transforms=[hung]))
         tf = rig.listen(TFMessage, '/tf')
-        assert wait_until(lambda: rig.node._transforms._broadcaster._parents.conflict('eye'))
+        assert wait_until(lambda: rig.node._publication.transforms._broadcaster._parents.conflict('eye'))
         rig.play(range(4))
         assert rig.settled()
         assert wait_until(lambda: rig.problems().get('tf') == 4)
@@ -580,7 +580,7 @@ def test_the_tracker_rests_while_nobody_listens():
         rig.play(range(4))
         assert rig.settled()
         tracks = rig.listen(TrackArray, '/vggt/tracks')
-        assert wait_until(rig.node._outputs.tracks.wanted)
+        assert wait_until(rig.node._publication.tracks.wanted)
         rig.play(range(4, 16))
         assert rig.settled()
         assert wait_until(lambda: stamps(tracks) == [stamp_of(i) for i in range(4, 16)])
@@ -599,9 +599,9 @@ def test_live_mode_takes_the_newest_and_counts_the_rest():
         tracks = rig.listen(TrackArray, '/vggt/tracks')
         rig.play(range(30))
         assert rig.settled()
-        statistics = rig.node._statistics
-        assert statistics.dropped > 5
-        assert statistics.processed + statistics.dropped == 30
+        counts = rig.counts
+        assert counts.dropped > 5
+        assert counts.processed + counts.dropped == 30
         assert wait_until(lambda: stamps(tracks)[-1:] == [stamp_of(29)])
         assert stamps(tracks) == sorted(stamps(tracks))
         assert stamps(tracks)[0] >= START

@@ -22,8 +22,9 @@ from harness import info_message, wait_until
 from vggt_ros.odometry.gravity import STANDARD, GravitySource
 from vggt_ros.odometry.scale.sources import FixedSource, HeightSource, NoInput
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
-from vggt_ros.ros.inputs.gravity import GravityInput
-from vggt_ros.ros.inputs.scale import MetricInputs
+from vggt_ros.ros.inputs.gravity import GravitySensor
+from vggt_ros.ros.inputs.sensor import Robot
+from vggt_ros.ros.inputs.sensors import make_sensors
 from vggt_ros.ros.messages import fill_image, ns_to_time
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
@@ -73,17 +74,21 @@ class Bench:
     def lookup(self, target, source, stamp):
         return self.transforms.get((target, source), f'{source} is not connected to {target}')
 
+    def robot(self, settings):
+        return Robot(self.node, SETTINGS | settings, self.problems, self.lookup)
+
     def metric(self, *names, **settings):
-        settings = SETTINGS | {'scale_sources': list(names)} | settings
-        return self._opened(MetricInputs(self.node, settings, self.problems, self.lookup))
+        """The sensors of these scale sources, open."""
+        *sensors, _ = make_sensors(self.robot({'scale_sources': list(names)} | settings))
+        return [self._opened(one) for one in sensors]
 
     def gravity(self, **settings):
-        return self._opened(GravityInput(self.node, SETTINGS | settings, self.problems, self.lookup))
+        return self._opened(GravitySensor(self.robot(settings)))
 
-    def _opened(self, inputs):
-        self.on_executor(inputs.open)
-        self.opened.append(inputs)
-        return inputs
+    def _opened(self, sensor):
+        self.on_executor(sensor.open)
+        self.opened.append(sensor)
+        return sensor
 
     def publisher(self, kind, topic):
         publisher = self.client.create_publisher(kind, topic, 500)
@@ -138,16 +143,15 @@ def answered(source, window, publish):
 
 def test_no_source_is_the_default(bench):
     for names in ([''], [], None):
-        assert bench.metric(scale_sources=names).sources == ()
-    assert bench.metric().companions([frame(0)]) == {}
+        assert bench.metric(scale_sources=names) == []
 
 
 def test_sources_come_in_the_order_given_and_once(bench):
     names = ('fixed', 'depth', 'height', 'odometry', 'baseline', 'depth')
-    sources = bench.metric(*names, camera_height=1.2, metric_factor=2.0).sources
+    sources = bench.metric(*names, camera_height=1.2, metric_factor=2.0)
     assert [source.name for source in sources] == list(names[:-1])
-    assert isinstance(sources[0], FixedSource)
-    assert isinstance(sources[2], HeightSource)
+    assert isinstance(sources[0].source, FixedSource)
+    assert isinstance(sources[2].source, HeightSource)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_sources_come_in_the_order_given_and_once(bench):
 )
 def test_impossible_settings_are_refused_with_what_is_allowed(bench, settings, complaint):
     with pytest.raises(LoadError, match=complaint):
-        MetricInputs(bench.node, SETTINGS | settings, bench.problems, bench.lookup)
+        make_sensors(bench.robot(settings))
 
 
 # --- depth
@@ -171,7 +175,7 @@ def test_impossible_settings_are_refused_with_what_is_allowed(bench, settings, c
 @pytest.mark.parametrize('encoding', ['16UC1', '32FC1'])
 @pytest.mark.parametrize('mode', ['live', 'every_frame'])
 def test_depth_images_give_metres(bench, encoding, mode):
-    (source,) = bench.metric('depth', mode=mode).sources
+    (source,) = bench.metric('depth', mode=mode)
     publisher = bench.publisher(Image, 'depth_registered')
     depth = sensor(3)
     pixels = (depth * 1000).round().astype(np.uint16) if encoding == '16UC1' else depth
@@ -194,7 +198,7 @@ def test_depth_images_that_lie_are_refused_and_told(bench):
 
 
 def test_a_topic_that_never_comes_is_told_once(bench):
-    (source,) = bench.metric('depth').sources
+    (source,) = bench.metric('depth')
     for index in range(80):
         assert isinstance(source.answer(solved(index)), NoInput)
         assert bool(bench.problems.counts()) == (index >= 50)  # five seconds
@@ -206,9 +210,9 @@ def test_closed_inputs_hear_nothing(bench):
     inputs = bench.metric('depth', 'baseline')
     topics = ('depth_registered', 'second/image', 'second/camera_info')
     assert all(bench.client.count_subscribers(topic) == 1 for topic in topics)
-    bench.on_executor(inputs.close)
+    bench.on_executor(lambda: [one.close() for one in inputs])
     assert wait_until(lambda: not any(bench.client.count_subscribers(topic) for topic in topics))
-    bench.on_executor(inputs.open)
+    bench.on_executor(lambda: [one.open() for one in inputs])
     assert wait_until(lambda: all(bench.client.count_subscribers(topic) for topic in topics))
 
 
@@ -216,7 +220,7 @@ def test_closed_inputs_hear_nothing(bench):
 
 
 def test_odometry_over_tf_that_is_not_there(bench):
-    (source,) = bench.metric('odometry').sources
+    (source,) = bench.metric('odometry')
     assert source.answer(solved(0)).reason == 'eye is not connected to base_link'
     bench.transforms['base_link', 'eye'] = np.eye(4)
     assert source.answer(solved(1)).reason == 'base_link is not connected to odom'
@@ -237,7 +241,7 @@ class Pairs:
     """The second camera's publishers."""
 
     def __init__(self, bench, **settings):
-        self.inputs = bench.metric('baseline', **settings)
+        (self.camera,) = bench.metric('baseline', **settings)
         self.images = bench.publisher(Image, 'second/image')
         self.infos = bench.publisher(CameraInfo, 'second/camera_info')
 
@@ -246,22 +250,21 @@ class Pairs:
         message.header.frame_id = 'eye2'
         message.p = np.hstack([K, [[-K[0, 0] * baseline], [0], [0]]]).ravel()
         self.infos.publish(message)
-        assert wait_until(lambda: self.inputs._second._info is not None)
+        assert wait_until(lambda: self.camera._info is not None)
 
     def send(self, index, late=0, pixels=None):
         pixels = picture(index) if pixels is None else pixels
         self.images.publish(image(pixels, 'rgb8', stamp_of(index) + late, 'eye2'))
 
     def answer(self, companion=True):
-        (source,) = self.inputs.sources
-        return source.answer(solved(1, companions=[pair(1)] if companion else []))
+        return self.camera.answer(solved(1, companions=[pair(1)] if companion else []))
 
     def found(self, index):
         """What is found in the end; messages are on their way."""
         companions = {}
 
         def matched():
-            companions.update(self.inputs.companions([frame(index - 1), frame(index)]))
+            companions.update(self.camera.read([frame(index - 1), frame(index)]).companions)
             return companions
 
         assert wait_until(matched), self.answer(False)
@@ -289,7 +292,7 @@ def test_the_worker_waits_a_little_for_the_second_image(bench):
     found = {}
 
     def look(index):
-        found.update(pairs.inputs.companions([frame(index)]))
+        found.update(pairs.camera.read([frame(index)]).companions)
 
     for index in range(1, 21):  # on a busy machine an image may take longer than the worker waits
         worker = threading.Thread(target=look, args=(index,))
@@ -305,13 +308,13 @@ def test_the_worker_waits_a_little_for_the_second_image(bench):
 def test_compressed_images_of_the_second_camera(bench):
     import cv2
 
-    inputs = bench.metric('baseline', image_transport='compressed', calibration='predicted')
+    (camera,) = bench.metric('baseline', image_transport='compressed', calibration='predicted')
     publisher = bench.publisher(CompressedImage, 'second/image/compressed')
     message = CompressedImage(format='png', data=cv2.imencode('.png', picture(1)[..., ::-1])[1].tobytes())
     message.header.stamp = ns_to_time(stamp_of(1))
     publisher.publish(message)
-    assert wait_until(lambda: inputs._second._images.newest is not None)
-    companion = inputs.companions([frame(1)])[1]
+    assert wait_until(lambda: camera._images.newest is not None)
+    companion = camera.read([frame(1)]).companions[1]
     np.testing.assert_array_equal(companion.image, picture(1))
     assert companion.K is None
 
@@ -325,29 +328,29 @@ def test_a_baseline_from_tf_else_from_the_projection(bench):
     bench.transforms['eye', 'eye2'] = RIG
     assert pairs.answer().log_scale == pytest.approx(LAMBDA, abs=1e-9)
     bench.transforms.clear()
-    pairs.inputs._second._info = None
+    pairs.camera._info = None
     pairs.calibrate(baseline=0.3)
-    T = pairs.inputs._second.calibration()
+    T = pairs.camera.calibration()
     np.testing.assert_allclose(T[:3, 3], [0.3, 0, 0])
     np.testing.assert_array_equal(T[:3, :3], np.eye(3))
 
 
 def test_why_the_second_camera_is_no_use(bench):
     pairs = Pairs(bench)
-    assert pairs.inputs.companions([frame(0)]) == {}
+    assert pairs.camera.read([frame(0)]).companions == {}
     assert pairs.answer(False).reason == 'no image on /second/image'
     pairs.send(0)
-    assert wait_until(lambda: pairs.inputs._second._images.newest is not None)
-    assert pairs.inputs.companions([frame(0)]) == {}
+    assert wait_until(lambda: pairs.camera._images.newest is not None)
+    assert pairs.camera.read([frame(0)]).companions == {}
     assert 'its camera_info has not come' in pairs.answer(False).reason
     pairs.calibrate()
     pairs.send(1, late=45_000_000)
-    assert wait_until(lambda: pairs.inputs._second._images.newest == stamp_of(1) + 45_000_000)
-    assert pairs.inputs.companions([frame(1)]) == {}
+    assert wait_until(lambda: pairs.camera._images.newest == stamp_of(1) + 45_000_000)
+    assert pairs.camera.read([frame(1)]).companions == {}
     assert 'not synchronised: its nearest image is 45.0 ms apart' in pairs.answer(False).reason
     pairs.send(2)
-    assert wait_until(lambda: pairs.inputs._second._images.newest == stamp_of(2))
-    assert pairs.inputs.companions([frame(2, (320, 240))]) == {}
+    assert wait_until(lambda: pairs.camera._images.newest == stamp_of(2))
+    assert pairs.camera.read([frame(2, (320, 240))]).companions == {}
     assert 'pixels' in pairs.answer(False).reason
     assert bench.problems.counts() == {'second camera': 2}
     pairs.send(3)

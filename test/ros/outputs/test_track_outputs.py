@@ -423,7 +423,7 @@ def test_the_subscriber_of_the_docs_feeds_a_back_end():
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             try:
                 assert wait_until(lambda: rig.node.count_subscribers('/vggt/tracks') == 2, 60)
-                publisher = rig.node._outputs.tracks._topics[0][0]
+                publisher = rig.node._publication.tracks._topics[0][0]
                 assert wait_until(lambda: publisher.get_subscription_count() == 2)
                 rig.play(range(10))
                 assert wait_until(lambda: len(direct) == len(vins) == 10)

@@ -70,6 +70,7 @@ class NetworkPredictor:
         self.track_iterations = track_iterations
         self.accuracy = accuracy or Accuracy()
         self._cache: OrderedDict[int, _CachedFrame] = OrderedDict()
+        self.cached_bytes = 0  # that the per-frame cache holds on the device
         camera.fit((image_size, image_size), image_size, self.patch)  # refuses an impossible image_size early
 
     def describe(self) -> dict[str, str]:
@@ -88,11 +89,7 @@ class NetworkPredictor:
     def clear(self) -> None:
         """Forget all cached frames (after a reset, frame indices may mean other images)."""
         self._cache.clear()
-
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes that the per-frame cache holds on the device."""
-        return sum(entry.nbytes for entry in self._cache.values())
+        self.cached_bytes = 0
 
     def pixel_map(self, size: tuple[int, int]) -> camera.PixelMap:
         """How source images of this (width, height) become the network's."""
@@ -153,19 +150,20 @@ class NetworkPredictor:
             images = torch.cat([self._to_tensor(frame, pixel_map) for frame in missing])
             for frame, tokens in zip(missing, self.network.embed(images), strict=True):
                 # Rows are cloned: a view would keep the whole batch in memory when its neighbours have left the cache.
-                self._cache[frame.index] = _CachedFrame(tokens.clone(), {})
+                entry = self._cache[frame.index] = _CachedFrame(tokens.clone(), {})
+                self.cached_bytes += entry.nbytes
         entries = [self._cache[frame.index] for frame in frames]
         for first in (True, False):
             absent = [entry for entry in (entries[:1] if first else entries[1:]) if first not in entry.entered]
             if absent:
                 entered = self.network.enter(torch.stack([entry.tokens for entry in absent]), first, (height, width))
                 for entry, tensor in zip(absent, entered, strict=True):
-                    entry.entered[first] = tensor.clone()
+                    kept = entry.entered[first] = tensor.clone()
+                    self.cached_bytes += kept.numel() * kept.element_size()
         for frame in frames:
             self._cache.move_to_end(frame.index)
-        size = self.cached_bytes
-        while self._cache and size > self.cache_bytes:
-            size -= self._cache.popitem(last=False)[1].nbytes
+        while self._cache and self.cached_bytes > self.cache_bytes:
+            self.cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return entries
 
     def _to_tensor(self, frame: Frame, pixel_map: camera.PixelMap) -> torch.Tensor:

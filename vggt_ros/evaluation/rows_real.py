@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vggt_ros import weights
 from vggt_ros.camera import pixel_grid
 from vggt_ros.evaluation import hazards, live, plots
 from vggt_ros.evaluation.accuracy import depth_error
@@ -17,9 +16,9 @@ from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.evaluation.walks import unseen
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.sequence import RawImage, SequenceError
-from vggt_ros.inference import NetworkPredictor
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame
+from vggt_ros.weights.registry import make_predictor
 
 
 def recorded_walk(folder: Path) -> Scenario:
@@ -63,12 +62,12 @@ def recorded(settings: EvaluationSettings) -> Findings:
 
 def tiny(settings: EvaluationSettings) -> Findings:
     """The embedded network on worlds that it never saw."""
-    network, name = weights.load('', heads=('camera', 'depth'))
+    predictor = make_predictor(device='cpu', precision='float32', heads=('camera', 'depth'))
+    name = predictor.name
     ates, depths, shares = [], [], []
     for seed in settings.runs(min(settings.seeds, 8)):
         scenario = unseen(seed)
-        size = network.config.img_size
-        predictor = NetworkPredictor(network, image_size=size, accuracy=weights.EMBEDDED_ACCURACY)
+        predictor.clear()  # the same indices are other images now
         run = live.run_pipeline(scenario, hazards.ROUGH, seed, window=8, stride=4, predictor=predictor)
         way = float(np.linalg.norm(np.diff(scenario.T_world_camera[:, :3, 3], axis=0), axis=1).sum())
         ates.append(live.error(run).ate / way)

@@ -8,7 +8,6 @@ from functools import cache, lru_cache, partial
 
 import numpy as np
 
-from vggt_ros import weights
 from vggt_ros.evaluation import downstream, hazards, live, plots, runs, tracking, walks
 from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median
 from vggt_ros.evaluation.scenarios import PERIOD, Scenario
@@ -20,6 +19,7 @@ from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.types import Predictor, Scale, Tracks
+from vggt_ros.weights.registry import make_predictor
 
 NOISE = replace(hazards.ROUGH, track_pixel=0.5, track_outliers=0.1, track_visibility=1.0, track_rigid=True)
 """The usual errors; points off by 0.5 px, a tenth of them elsewhere, and on moving objects taken for still."""
@@ -46,9 +46,7 @@ def _simulated(scenario: Scenario, seed: int) -> Predictor:
 
 @cache
 def _embedded() -> Predictor:
-    network, name = weights.load('', heads=('camera', 'depth', 'track'))
-    size = network.config.img_size
-    return NetworkPredictor(network, name=name, image_size=size, accuracy=weights.EMBEDDED_ACCURACY)
+    return make_predictor(device='cpu', precision='float32')
 
 
 def _tiny(scenario: Scenario, seed: int) -> Predictor:

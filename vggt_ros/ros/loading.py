@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vggt_ros import weights
-from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, set_threads
+from vggt_ros.inference import NetworkPredictor, set_threads
 from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.network.checkpoint import CheckpointError
 from vggt_ros.odometry.config import OdometryConfig
@@ -19,24 +18,21 @@ from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.types import DeviceError, Predictor
+from vggt_ros.weights.registry import make_predictor
 
 
 def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
     """settings: the node's parameters by name. Raises LoadError."""
     heads = ('camera', 'depth', 'track') if settings['max_tracks'] else ('camera', 'depth')
     try:
-        device = choose_device(settings['device'])
-        precision = choose_precision(settings['precision'], device)
         set_threads(settings['threads'])
-        network, name = weights.load(settings['weights'], device=device, heads=heads)
-        return NetworkPredictor(
-            network,
-            name=name,
-            device=device,
-            precision=precision,
-            image_size=settings['image_size'] or network.config.img_size,
+        return make_predictor(
+            settings['weights'],
+            device=settings['device'],
+            precision=settings['precision'],
+            image_size=settings['image_size'],
+            heads=heads,
             cache_bytes=settings['cache_size'] << 20,
-            accuracy=weights.accuracy(settings['weights']),
         )
     except (CheckpointError, DeviceError, ValueError) as error:
         raise LoadError(str(error)) from error

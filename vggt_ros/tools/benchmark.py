@@ -1,7 +1,7 @@
 """How much a sliding window saves: one step of the streaming engine against a plain forward pass of the same network.
 
     python -m vggt_ros.tools.benchmark                        # VGGT-1B with random weights, 294x518
-    python -m vggt_ros.tools.benchmark --network embedded --frames 2 4 8 16
+    python -m vggt_ros.tools.benchmark --network vggt-tiny --frames 2 4 8 16
     python -m vggt_ros.tools.benchmark --renderer             # the synthetic worlds instead: frames/s, price of effects
     python -m vggt_ros.tools.benchmark --tracker              # 256 points in 8 frames against whole correlation volumes
     python -m vggt_ros.tools.benchmark --messages             # the messages of 2000 tracks instead (needs ROS)
@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vggt_ros import weights
-from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, set_threads
-from vggt_ros.network import VGGT, VGGTConfig
+from vggt_ros.inference import NetworkPredictor, choose_device, set_threads
+from vggt_ros.network import VGGT
 from vggt_ros.tools import renderer_benchmark, tracker_benchmark
 from vggt_ros.types import Frame
+from vggt_ros.weights.registry import make_predictor
 
 PARTS = ('backbone', 'first block', 'attention', 'camera', 'depth', 'points', 'tracks')
 
@@ -124,12 +124,12 @@ def _status(name: str) -> float:
 
 
 class Benchmark:
-    """A network and an endless supply of frames of one size (height, width)."""
+    """A predictor and an endless supply of frames of one size (height, width)."""
 
-    def __init__(self, network: VGGT, device: torch.device, precision: str, size: tuple[int, int]) -> None:
-        self.predictor = NetworkPredictor(network, device=device, precision=precision, image_size=max(size))
-        self.network, self.device, self.size = self.predictor.network, device, size
-        self.stopwatch = Stopwatch(self.network, device)
+    def __init__(self, predictor: NetworkPredictor, size: tuple[int, int]) -> None:
+        self.predictor, self.size = predictor, size
+        self.network, self.device = predictor.network, predictor.device
+        self.stopwatch = Stopwatch(self.network, self.device)
         self._random = np.random.default_rng(0)
         self._indices = itertools.count()
 
@@ -184,7 +184,11 @@ def rows(name: str, stream: Measured, plain: Measured, parts: Sequence[str]) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--network', default='1b', help='1b (random weights), embedded, a checkpoint file or a hub id')
+    parser.add_argument(
+        '--network',
+        default='random',
+        help='random (VGGT-1B of random weights), vggt-tiny, a checkpoint file or a hub id',
+    )
     parser.add_argument('--frames', type=int, nargs='+', default=[1, 4, 8], help='frames in the window')
     parser.add_argument('--new', type=int, nargs='+', default=[1], help='new frames in each step; also all of them')
     parser.add_argument('--size', default='294x518', help="height x width of the network's images, multiples of 14")
@@ -225,18 +229,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
         return 0
-    precision = choose_precision(options.precision, device)
     heads = ('camera', 'depth', 'point', 'track') if options.queries else ('camera', 'depth', 'point')
-    if options.network == '1b':
-        with torch.device(device):
-            network = VGGT(VGGTConfig(), heads)
-    else:
-        network, _ = weights.load('' if options.network == 'embedded' else options.network, device, heads)
-
-    benchmark = Benchmark(network, device, precision, (height, width))
+    predictor = make_predictor(
+        options.network, device=options.device, precision=options.precision, image_size=max(height, width), heads=heads
+    )
+    benchmark = Benchmark(predictor, (height, width))
     steps = [(frames, new) for frames in options.frames for new in sorted({*options.new, frames}) if new <= frames]
     parts = [part for part in PARTS if part != 'tracks' or options.queries]
-    print(f'{options.network}, {precision}, {where}, {versions}; medians of {options.runs} interleaved runs')
+    print(f'{predictor.name}, {predictor.precision}, {where}, {versions}; medians of {options.runs} interleaved runs')
     print(heading(parts), flush=True)
     for frames, new in steps:
         # On stderr and gone when the row is there: the table stays clean.

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vggt_ros import camera, weights
-from vggt_ros.inference import NetworkPredictor
+from vggt_ros import camera
 from vggt_ros.training import baselines, metrics, report
 from vggt_ros.training.report import Evaluation, Result
 from vggt_ros.training.unseen import FIRST_SEED, FRAMES, SIZE, UnseenWindow, windows
 from vggt_ros.types import Predictor
+from vggt_ros.weights.registry import make_predictor
 
 HEADS = ('camera', 'depth', 'track')
 TIMED = 20  # windows that the network is timed on
@@ -103,11 +103,10 @@ def run(source: str, count: int, size: int, output: Path | None, device: str) ->
     """The command: print the tables, and write them with plots into a folder."""
     from tqdm import tqdm
 
-    network, name = weights.load(source, device, HEADS)
+    predictor = make_predictor(source, device=device, precision='float32', image_size=size, heads=HEADS)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # not after an hour
-    name = Path(name).name if Path(name).exists() else name
-    predictor = NetworkPredictor(network, name=name, device=device, image_size=size or network.config.img_size)
+    name = Path(predictor.name).name if Path(predictor.name).exists() else predictor.name
     evaluation, shown = evaluate(
         predictor, name, count, lambda items: tqdm(items, total=count, unit='window', desc='evaluating')
     )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vggt_ros.camera import invert
-from vggt_ros.odometry.front.motion import ENOUGH, KeyframeSelector, Motion
+from vggt_ros.odometry.front.motion import ENOUGH, Motion, MotionDetector
 from vggt_ros.odometry.front.pnp import CameraPose, PnpConfig, PoseError, PoseTracker
 from vggt_ros.odometry.klt import Corners, KltTracker, common
 from vggt_ros.odometry.windows.covariance import UNKNOWN, velocity
@@ -25,15 +25,14 @@ from vggt_ros.types import Accuracy, Estimate, Frame, PosedFrame, State, Tracks
 KEPT = 0.15  # share of the corners that must survive from image to image: fewer, and the camera was moved
 HISTORY = 256  # images that are remembered
 STILL_PERIOD = 1.0  # s between two windows while the camera stands still: what it sees may change
-_FIELD_OF_VIEW = np.radians(60.0)  # of an uncalibrated camera before the network has said anything
 
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """One image at camera rate.
 
-    motion: what the camera did. broken: nothing connects it with the image before. located: where it is, or None, with
-    the reason why not. tracks: keypoints in it, None where nobody asked.
+    motion: whether the camera stands still, whether the image is blurred. broken: nothing connects it with the image
+    before. located: where it is, or None, with the reason why not. tracks: keypoints in it, None where nobody asked.
     """
 
     frame: Frame
@@ -61,7 +60,7 @@ class FrontEnd:
     def __init__(self, accuracy: Accuracy | None = None) -> None:
         self._lock = threading.Lock()
         self._klt = KltTracker()
-        self._selector = KeyframeSelector()
+        self._detector = MotionDetector()
         self._pnp = PoseTracker(PnpConfig.of(accuracy or Accuracy()))
         self._past: OrderedDict[int, PastFrame] = OrderedDict()
         self._processed = 0  # stamp of the newest frame that was given to the network
@@ -80,7 +79,7 @@ class FrontEnd:
         """Forget everything."""
         with self._lock:
             self._klt.reset()
-            self._selector.reset()
+            self._detector.reset()
             self._pnp.reset()
             self._clear()
 
@@ -155,7 +154,7 @@ class FrontEnd:
         """Track and locate one image. Raises ValueError when it is not later than the one before."""
         with self._lock:
             corners = self._klt.update(frame)
-            motion = self._selector.update(corners, self._intrinsics(frame))
+            motion = self._detector.update(corners)
             before, self._before = self._before, corners
             broken = before is not None and _apart(before, corners)
             located, reason = self._locate(frame, corners, before, motion)
@@ -224,13 +223,6 @@ class FrontEnd:
         if frame.K is not None:
             return frame.K
         return self._K[1] if self._K is not None and self._K[0] == frame.size else None
-
-    def _intrinsics(self, frame: Frame) -> np.ndarray:
-        if (K := self._known_K(frame)) is not None:
-            return K
-        width, height = frame.size
-        focal = width / 2 / np.tan(_FIELD_OF_VIEW / 2)
-        return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
 
 
 def _apart(before: Corners, now: Corners) -> bool:

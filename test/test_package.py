@@ -117,10 +117,50 @@ def test_only_the_ros_room_knows_ros():
     assert not guilty
 
 
-def test_odometry_and_geometry_run_without_torch():
-    may = {'network', 'inference.py', 'weights', 'synthetic', 'training', 'tools', 'ros'}
-    guilty = {str(path.relative_to(ROOT)) for path in SOURCES if room(path) not in may and 'torch' in imports(path)}
-    assert not guilty
+def test_a_module_does_one_job():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length > 350} == {}
+
+
+@pytest.mark.parametrize(
+    ('module', 'absent'),
+    [
+        ('vggt_ros.similarity', ('cv2', 'scipy', 'torch')),
+        ('vggt_ros.camera', ('cv2', 'scipy', 'torch')),
+        ('vggt_ros.tracks.tracker', ('vggt_ros.mapping', 'vggt_ros.files', 'torch')),
+        ('vggt_ros.mapping.history', ('vggt_ros.mapping.export', 'vggt_ros.odometry', 'torch')),
+        ('vggt_ros.mapping.voxel_map', ('vggt_ros.mapping.export', 'vggt_ros.odometry', 'torch')),
+        ('vggt_ros.files.folder', ('rosbags', 'vggt_ros.files.bag', 'torch')),
+        ('vggt_ros.odometry.world', ('vggt_ros.network', 'vggt_ros.mapping', 'torch', 'gtsam')),
+        ('vggt_ros.pipeline', ('vggt_ros.inference', 'vggt_ros.mapping', 'vggt_ros.files', 'torch')),
+        ('vggt_ros.network', ('vggt_ros.odometry', 'cv2', 'scipy')),
+        ('vggt_ros.inference', ('vggt_ros.odometry', 'vggt_ros.weights', 'cv2')),
+    ],
+)
+def test_a_room_loads_only_what_it_needs(module, absent):
+    assert loaded_besides(module, absent) == []
+
+
+@pytest.mark.requires_ros
+@pytest.mark.parametrize(
+    ('module', 'absent'),
+    [
+        ('vggt_ros.ros.inputs.gravity', ('vggt_ros.ros.loading', 'vggt_ros.pipeline', 'vggt_ros.mapping', 'torch')),
+        ('vggt_ros.ros.inputs.sensors', ('vggt_ros.ros.loading', 'vggt_ros.pipeline', 'vggt_ros.mapping', 'torch')),
+        ('vggt_ros.ros.tf.transforms', ('vggt_ros.pipeline', 'vggt_ros.mapping', 'torch')),
+        ('vggt_ros.ros.outputs.publication', ('vggt_ros.inference', 'vggt_ros.network', 'torch')),
+    ],
+)
+def test_a_room_of_the_ros_edge_loads_only_what_it_needs(module, absent):
+    assert loaded_besides(module, absent) == []
+
+
+def loaded_besides(module: str, absent: tuple[str, ...]) -> list[str]:
+    """Which of these modules and packages come along when a module is imported."""
+    code = f'import sys, {module}; print(*(name for name in {absent!r} if name in sys.modules))'
+    return subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def test_no_error_is_caught_blindly():

@@ -1,5 +1,7 @@
 """The network held ready: the cache changes nothing, geometry comes out in the project's conventions."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,31 @@ def test_order_of_the_other_frames_does_not_matter(network):
     for i in range(5):
         np.testing.assert_allclose(a.T_window_camera[a.slot(i)], b.T_window_camera[b.slot(i)], atol=1e-5)
         np.testing.assert_allclose(a.depth[a.slot(i)], b.depth[b.slot(i)], atol=1e-5)
+
+
+def test_the_count_of_cached_bytes_is_the_caches_own_and_can_be_read_meanwhile(network):
+    predictor = predictor_of(network, cache_bytes=400_000)
+    told, ended = [], threading.Event()
+
+    def watch():
+        while not ended.is_set():
+            told.append(predictor.describe()['frame cache [MiB]'])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for start in range(0, 24, 2):
+            window = frames(start + 3)[start:]
+            predictor.predict(window[::-1] if start % 4 else window, depth=[])
+            held = sum(entry.nbytes for entry in predictor._cache.values())
+            assert predictor.cached_bytes == held <= 400_000
+    finally:
+        ended.set()
+        watcher.join()
+    assert 1 < len(predictor._cache) < 26
+    assert told
+    predictor.clear()
+    assert predictor.cached_bytes == 0
 
 
 def test_prediction_is_in_our_conventions(network):

@@ -16,7 +16,7 @@ from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap
 from vggt_ros.pipeline import WindowResult
 from vggt_ros.ros.problems import Problems
 from vggt_ros.similarity import Similarity, for_all
-from vggt_ros.types import Estimate, PosedFrame, Scale
+from vggt_ros.types import Estimate, PosedFrame, Scale, State
 
 WAITING = 32  # keyframes that may wait; each holds an image and a depth image
 
@@ -48,11 +48,16 @@ class Edition:
 
 @dataclass(eq=False)
 class _Update:
-    """poses: (index, stamp, T_map_camera) without the images, so that they cost nothing to keep."""
+    """poses: (index, stamp, T_map_camera) without the images, so that they cost nothing to keep.
+
+    scale: of the map from now on, None as it was. unit: of the poses, None as the map has it: those of before the map
+    became metric may come after it did.
+    """
 
     epoch: int
     poses: list[tuple[int, int, np.ndarray]]
     scale: Scale | None = None
+    unit: Scale | None = None
     keyframes: Sequence[Estimate] = ()
     corrections: Mapping[int, Similarity] = field(default_factory=dict)
 
@@ -81,22 +86,24 @@ class MapKeeper(threading.Thread):
 
     @property
     def edition(self) -> Edition:
-        """The map as it was after the newest step that it has taken in."""
+        """The map as it was after the newest update that it has taken in."""
         with self._changed:
             return self._edition
 
-    def add(self, solution: WindowResult) -> None:
+    def add(self, result: WindowResult) -> None:
         """What a window gave, in order; never waits.
 
         Its corrections name every keyframe that the odometry still has; those that it has forgotten follow their
         neighbours.
         """
-        poses = [_pose(one) for one in solution.estimates]
-        self._put(_Update(solution.epoch, poses, solution.scale, solution.keyframes, solution.corrections))
+        poses = [_pose(one) for one in result.estimates]
+        update = _Update(result.epoch, poses, result.scale, keyframes=result.keyframes, corrections=result.corrections)
+        self._put(update)
 
     def add_located(self, located: PosedFrame) -> None:
-        """The pose of an image that the network has not looked at (yet); never waits."""
-        self._put(_Update(located.epoch, [_pose(located)]))
+        """The pose of an image that the network has not looked at (yet), unless it is LOST; never waits."""
+        if located.state is not State.LOST:
+            self._put(_Update(located.epoch, [_pose(located)], unit=located.scale))
 
     def ask(self, function: Callable[[MapContents], T]) -> Future[T]:
         """Call ``function`` in this thread, once all that was added before is in the map; it must keep no part of it.
@@ -147,14 +154,14 @@ class MapKeeper(threading.Thread):
 
     def _leave_out(self) -> int:
         """Drop keyframes, the oldest first, until no more than WAITING wait beside those that just came."""
-        steps = [item for item in list(self._waiting)[:-1] if isinstance(item, _Update)]
-        too_many = sum(len(step.keyframes) for step in steps) - WAITING
+        updates = [item for item in list(self._waiting)[:-1] if isinstance(item, _Update)]
+        too_many = sum(len(update.keyframes) for update in updates) - WAITING
         left_out = 0
-        for step in steps:
+        for update in updates:
             if left_out >= too_many:
                 break
-            number = min(too_many - left_out, len(step.keyframes))
-            step.keyframes = step.keyframes[number:]
+            number = min(too_many - left_out, len(update.keyframes))
+            update.keyframes = update.keyframes[number:]
             left_out += number
         return left_out
 
@@ -163,22 +170,22 @@ class MapKeeper(threading.Thread):
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             return None if self._stopping else self._waiting.popleft()
 
-    def _take(self, step: _Update) -> None:
+    def _take(self, update: _Update) -> None:
         contents = self._contents
-        if step.epoch != contents.map.epoch:
-            if contents.map.epoch is not None and step.epoch < contents.map.epoch:
+        if update.epoch != contents.map.epoch:
+            if contents.map.epoch is not None and update.epoch < contents.map.epoch:
                 return  # an image that was still being located when the new epoch began
-            contents.map.begin(step.epoch)
+            contents.map.begin(update.epoch)
             contents.history.clear()
-        if step.scale is not None:
-            contents.scale = step.scale
+        if update.scale is not None:
+            contents.scale = update.scale
         try:
-            contents.map.correct(for_all(step.corrections, [submap.index for submap in contents.map.submaps]))
+            contents.map.correct(for_all(update.corrections, [submap.index for submap in contents.map.submaps]))
         except ValueError as error:
             self._problems.report('map', f'the map is not corrected: {error}')
         else:
-            contents.history.correct(for_all(step.corrections, contents.history.keyframes()))
-        for keyframe in step.keyframes:
+            contents.history.correct(for_all(update.corrections, contents.history.keyframes()))
+        for keyframe in update.keyframes:
             try:
                 contents.map.add(keyframe)
             except ValueError as error:
@@ -186,7 +193,9 @@ class MapKeeper(threading.Thread):
                 continue
             contents.history.add_keyframe(keyframe)
             contents.stamp = keyframe.frame.stamp
-        for index, stamp, T_map_camera in step.poses:
+        if update.unit not in (None, contents.scale):
+            return
+        for index, stamp, T_map_camera in update.poses:
             contents.history.add_pose(index, stamp, T_map_camera)
 
     def _answer(self, question: _Question) -> None:

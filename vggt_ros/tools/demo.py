@@ -100,9 +100,11 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 def _fetch_weights(node: dict[str, Any]) -> None:
     """Download what comes from the hub now, where its progress and its errors can be seen."""
     source = node.get('weights', '')
-    if not source or Path(source).exists():
-        return
     from vggt_ros.network import hub
+    from vggt_ros.weights.registry import NETWORKS
+
+    if not source or source in NETWORKS or Path(source).exists():
+        return
 
     where = hub.parse(source)
     if where is None:

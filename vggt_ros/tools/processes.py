@@ -65,6 +65,11 @@ class Child:
             self._on_line(line.rstrip())
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def code(self) -> int | None:
         """The exit code, None while it runs."""
         return self._process.poll()

@@ -178,19 +178,14 @@ class DeviceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Standard deviations of what a network predicts; the defaults are those assumed for VGGT-1B.
+    """Standard deviations of what a network predicts; the defaults are those assumed for VGGT-1B."""
 
-    rotation: rad, of a frame in its window. translation: likewise, share of the median depth. depth: log, of one frame
-    in its window. surface: log, of a pixel against the rest of its frame. focal: relative. track: px at 518, of a point
-    that is followed.
-    """
-
-    rotation: float = float(np.radians(0.25))
-    translation: float = 0.006
-    depth: float = 0.015
-    surface: float = 0.02
-    focal: float = 0.02
-    track: float = 2.0
+    rotation: float = float(np.radians(0.25))  # rad, of a frame in its window
+    translation: float = 0.006  # of a frame in its window, share of the median depth
+    depth: float = 0.015  # log, of one frame in its window
+    surface: float = 0.02  # log, of a pixel against the rest of its frame
+    focal: float = 0.02  # relative
+    track: float = 2.0  # px at 518, of a point that is followed
 
 
 class Predictor(Protocol):

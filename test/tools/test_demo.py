@@ -62,7 +62,7 @@ def settings_with_truth(folder, output, **options):
     command = (sys.executable, str(TEST / 'exact_node.py'), str(folder))
     # The pictures have nothing to do with each other: no corners to refine poses by.
     node = {'refine': False} | options.pop('node', {})
-    return demo.Settings(input=folder, output=output, node_command=command, node=node, **options)
+    return demo.RunSettings(input=folder, output=output, node_command=command, node=node, **options)
 
 
 def processes_about(path):
@@ -247,7 +247,7 @@ def test_the_last_words_of_a_process_that_dies_are_shown(tmp_path):
     walked = make_walk(tmp_path / 'walk', 2)
     command = (sys.executable, '-c', 'import sys; print("the GPU is on fire"); sys.exit(7)')
     with pytest.raises(demo.DemoError, match=r'(?s)vggt ended with code 7.*the GPU is on fire'):
-        demo.run(demo.Settings(input=walked, output=tmp_path / 'out', node_command=command))
+        demo.run(demo.RunSettings(input=walked, output=tmp_path / 'out', node_command=command))
     assert processes_about(tmp_path) == []
 
 

@@ -17,17 +17,13 @@ _TABLE = re.compile(r'^\|.*\n(?:\|.*\n?)+', re.MULTILINE)
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How much is measured.
+    """How much is measured."""
 
-    seeds: runs of a row, from ``first_seed`` on. frames: images of the long run. data: a folder of real pictures with
-    true poses and depth (see vggt_ros/files/sequence.py), or None. progress: wraps what is iterated over (tqdm).
-    """
-
-    seeds: int = 20
-    first_seed: int = FIRST_SEED
-    frames: int = 10_000
-    data: Path | None = None
-    progress: Progress = iter
+    seeds: int = 20  # runs of a row
+    first_seed: int = FIRST_SEED  # of them
+    frames: int = 10_000  # images of the long run
+    data: Path | None = None  # a folder of real pictures with true poses and depth (files/folder.py), or None
+    progress: Progress = iter  # wraps what is iterated over (tqdm)
 
     def runs(self, count: int | None = None) -> Iterable[int]:
         """The seeds of ``count`` runs (default: ``seeds``)."""

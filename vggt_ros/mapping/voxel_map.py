@@ -30,25 +30,17 @@ from vggt_ros.types import Estimate
 
 @dataclass(frozen=True)
 class MapConfig:
-    """How fine and how large the map is, and what it believes.
+    """How fine and how large the map is, and what it believes."""
 
-    voxel: edge length in map units; 0 = 2 % of the first keyframe's median depth. budget: most points kept of retired
-    keyframes, and most voxels published. samples: most points taken from one keyframe. active: keyframes that keep
-    their depth images. submaps: most retired keyframes that keep a pose of their own. compared: most retired keyframes
-    that a new one is compared with. min_confidence: pixels below it neither make points nor testify.
-    parallax: degrees between two viewing rays from which the viewpoints count as different. views: viewpoints that must
-    agree on a point before it is published.
-    """
-
-    voxel: float = 0.0
-    budget: int = 1_000_000
-    samples: int = 10_000
-    active: int = 16
-    submaps: int = 256
-    compared: int = 16
-    min_confidence: float = 0.1
-    parallax: float = 1.5
-    views: int = 2
+    voxel: float = 0.0  # edge length in map units; 0 = 2 % of the first keyframe's median depth
+    budget: int = 1_000_000  # most points kept of retired keyframes, and most voxels published
+    samples: int = 10_000  # most points taken from one keyframe
+    active: int = 16  # keyframes that keep their depth images
+    submaps: int = 256  # most retired keyframes that keep a pose of their own
+    compared: int = 16  # most retired keyframes that a new one is compared with
+    min_confidence: float = 0.1  # pixels below it neither make points nor testify
+    parallax: float = 1.5  # degrees between two viewing rays from which the viewpoints count as different
+    views: int = 2  # viewpoints that must agree on a point before it is published
 
     def __post_init__(self) -> None:
         for name in ('budget', 'samples', 'active', 'submaps', 'compared', 'views'):

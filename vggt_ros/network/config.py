@@ -21,38 +21,27 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class VGGTConfig:
-    """Sizes of a VGGT network; the defaults are VGGT-1B (arXiv 2503.11651).
+    """Sizes of a VGGT network; the defaults are VGGT-1B (arXiv 2503.11651). Raises ConfigError for impossible ones."""
 
-    img_size: side in pixels of the square image that the backbone's position embedding was trained for.
-    patch_size: side of a patch in pixels; image sides must be multiples of it.
-    embed_dim, depth, num_heads: width, number of frame/global block pairs and heads of the alternating attention.
-    patch_embed: ``dinov2_vit{s,b,l}14_reg`` or ``conv`` (one convolution, no backbone) or ``stem`` (a few convolutions
-        and positions, see stem.py).
-    intermediate_layers: the four pairs whose tokens feed the dense heads.
-    camera_trunk_depth, camera_num_heads: the camera head's transformer, ``2 * embed_dim`` wide.
-    dpt_features, dpt_out_channels: widths inside the depth and point heads; the channels also hold for the tracker's.
-    track_features, track_hidden_size, track_corr_levels, track_corr_radius: the tracker.
-    track_position_embedding: whether the tracker's feature extractor adds position embeddings. The published
-        VGGT-1B was trained without, the published "fixed" tracker with; the keys are the same, so nothing else tells.
-
-    Raises ConfigError for values that make no network.
-    """
-
-    img_size: int = 518
-    patch_size: int = 14
-    embed_dim: int = 1024
-    depth: int = 24
-    num_heads: int = 16
+    img_size: int = 518  # side in pixels of the square image that the backbone's position embedding was trained for
+    patch_size: int = 14  # side of a patch in pixels; image sides must be multiples of it
+    embed_dim: int = 1024  # width of the alternating attention
+    depth: int = 24  # number of its frame/global block pairs
+    num_heads: int = 16  # of its heads
+    # ``dinov2_vit{s,b,l}14_reg``, ``conv`` (one convolution, no backbone) or ``stem`` (stem.py)
     patch_embed: str = 'dinov2_vitl14_reg'
-    intermediate_layers: tuple[int, int, int, int] = (4, 11, 17, 23)
-    camera_trunk_depth: int = 4
-    camera_num_heads: int = 16
-    dpt_features: int = 256
+    intermediate_layers: tuple[int, int, int, int] = (4, 11, 17, 23)  # the four pairs whose tokens feed the dense heads
+    camera_trunk_depth: int = 4  # of the camera head's transformer, ``2 * embed_dim`` wide
+    camera_num_heads: int = 16  # likewise
+    dpt_features: int = 256  # width inside the depth and point heads
+    # widths inside them; they also hold for the tracker's
     dpt_out_channels: tuple[int, int, int, int] = (256, 512, 1024, 1024)
-    track_features: int = 128
-    track_hidden_size: int = 384
-    track_corr_levels: int = 7
-    track_corr_radius: int = 4
+    track_features: int = 128  # of the tracker, as the next three
+    track_hidden_size: int = 384  # width of its transformer
+    track_corr_levels: int = 7  # levels of its correlation pyramid
+    track_corr_radius: int = 4  # cells around a point at each level
+    # whether the tracker's feature extractor adds position embeddings: the published VGGT-1B was trained without,
+    # the published "fixed" tracker with; the keys are the same, so nothing else tells
     track_position_embedding: bool = False
 
     def __post_init__(self) -> None:

@@ -14,21 +14,17 @@ from vggt_ros.types import Accuracy
 class WindowGates:
     """Bounds of a good window.
 
-    translation: scatter of the anchors' translations as a share of the median depth. rotation: of their rotations, rad.
-    scale: standard deviation of the log of the scale. inliers: least share of pixels whose depth agrees within 5 %.
-    turn: rad between the newest rotation and the one that tracked corners tell. One gate failed: DEGRADED; ``rejected``
-    or more, or translation and rotation by ``GROSS``: REJECT. anchors: fewer that can be compared: REJECT. linked:
-    least share of common surface that ties a new frame to one that is placed already.
+    One failed: DEGRADED; ``rejected`` or more, or translation and rotation by ``GROSS`` (windows/quality.py): REJECT.
     """
 
-    translation: float = 0.03
-    rotation: float = float(np.radians(1.5))
-    scale: float = 0.03
-    inliers: float = 0.5
-    turn: float = float(np.radians(2.0))
-    rejected: int = 3
-    anchors: int = 2
-    linked: float = 0.15
+    translation: float = 0.03  # scatter of the anchors' translations as a share of the median depth
+    rotation: float = float(np.radians(1.5))  # scatter of their rotations, rad
+    scale: float = 0.03  # standard deviation of the log of the scale
+    inliers: float = 0.5  # least share of pixels whose depth agrees within 5 %
+    turn: float = float(np.radians(2.0))  # rad between the newest rotation and the one that tracked corners tell
+    rejected: int = 3  # gates failed from which a window is refused
+    anchors: int = 2  # fewer that can be compared: REJECT
+    linked: float = 0.15  # least share of common surface that ties a new frame to one that is placed already
 
     @classmethod
     def of(cls, accuracy: Accuracy) -> WindowGates:
@@ -49,23 +45,17 @@ class WindowGates:
 
 @dataclass(frozen=True)
 class OdometryConfig:
-    """How windows are made and keyframes are kept.
+    """How windows are made and keyframes are kept."""
 
-    window: most frames the network sees at once. anchor_depths: how many anchors have their depth predicted anew.
-    keyframe_distance: a frame becomes a keyframe when its pose distance (see keyframe.py) from every keyframe that it
-    could be confused with exceeds this. keyframes: how many are kept. initial_frames: frames needed to begin.
-    min_confidence: depth below this weight is not published and not used. refine: whether tracked corners refine the
-    network's poses. accuracy: of the network, to which everything else stands.
-    """
-
-    window: int = 8
-    anchor_depths: int = 3
+    window: int = 8  # most frames the network sees at once
+    anchor_depths: int = 3  # how many anchors have their depth predicted anew
+    # pose distance (keyframe.py) from the last keyframe beyond which a frame becomes one
     keyframe_distance: float = 0.15
-    keyframes: int = 200
-    initial_frames: int = 2
-    min_confidence: float = 0.02
-    refine: bool = True
-    accuracy: Accuracy = field(default_factory=Accuracy)
+    keyframes: int = 200  # how many are kept
+    initial_frames: int = 2  # frames needed to begin
+    min_confidence: float = 0.02  # depth below this weight is not published and not used
+    refine: bool = True  # whether tracked corners refine the network's poses
+    accuracy: Accuracy = field(default_factory=Accuracy)  # of the network, to which everything else stands
 
     def __post_init__(self) -> None:
         if self.window < 3:
@@ -81,17 +71,12 @@ class OdometryConfig:
 
 @dataclass(frozen=True, eq=False)
 class MotionHints:
-    """What the camera-rate front end knows about a window.
+    """What the camera-rate front end knows about a window."""
 
-    turn: (3, 3) rotation R of the newest frame seen from slot 0's (R_first_newest), or None. blurred: indices of frames
-    that make no keyframe. held: the camera has not moved since slot 0's frame. broken: nothing that was tracked
-    connects the newest frame with slot 0's.
-    """
-
-    turn: np.ndarray | None = None
-    blurred: frozenset[int] = frozenset()
-    held: bool = False
-    broken: bool = False
+    turn: np.ndarray | None = None  # (3, 3) rotation R_first_newest of the newest frame seen from slot 0's, or None
+    blurred: frozenset[int] = frozenset()  # indices of frames that make no keyframe
+    held: bool = False  # the camera has not moved since slot 0's frame
+    broken: bool = False  # nothing that was tracked connects the newest frame with slot 0's
 
 
 NO_HINTS = MotionHints()

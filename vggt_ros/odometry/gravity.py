@@ -81,19 +81,15 @@ def map_from_camera(down: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImuConfig:
-    """When an accelerometer may be taken for a plumb line.
+    """When an accelerometer may be taken for a plumb line."""
 
-    span: seconds before (and up to) the stamp that are averaged. force: m/s^2 by which the specific force may differ
-    from standard gravity (biases of small sensors: 0.2). rate: rad/s. scatter: m/s^2, largest standard deviation of the
-    low-passed force. share: of the samples must pass. floor: rad, standard deviation left by the accelerometer's bias.
-    """
-
-    span: float = 0.5
+    span: float = 0.5  # s before (and up to) the stamp that are averaged
+    # m/s^2 by which the specific force may differ from standard gravity (biases of small sensors: 0.2)
     force: float = 0.6
-    rate: float = 0.6
-    scatter: float = 0.6
-    share: float = 0.7
-    floor: float = math.radians(0.6)
+    rate: float = 0.6  # rad/s, most
+    scatter: float = 0.6  # m/s^2, largest standard deviation of the low-passed force
+    share: float = 0.7  # of the samples must pass
+    floor: float = math.radians(0.6)  # rad, standard deviation left by the accelerometer's bias
 
 
 class ImuGravity:

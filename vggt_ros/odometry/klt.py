@@ -28,22 +28,16 @@ _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkae
 
 @dataclass(frozen=True)
 class KltConfig:
-    """How corners are found and followed; lengths in px at 518.
+    """How corners are found and followed; lengths in px at 518."""
 
-    max_corners: bound of live tracks. full: share of it above which no new corners are looked for. pause: templates
-    between two searches, unless a tenth of the corners is lost before. window: side of the Lucas-Kanade window, odd.
-    levels: pyramid levels above the image. forward_backward: how far tracking back may miss the start. noise_factor:
-    least corner strength relative to what the image's noise alone makes. history: images that are remembered.
-    """
-
-    max_corners: int = 600
-    full: float = 0.8
-    pause: int = 3
-    window: int = 21
-    levels: int = 4
-    forward_backward: float = 1.0
-    noise_factor: float = 3.0
-    history: int = 256
+    max_corners: int = 600  # bound of live tracks
+    full: float = 0.8  # share of it above which no new corners are looked for
+    pause: int = 3  # templates between two searches, unless a tenth of the corners is lost before
+    window: int = 21  # side of the Lucas-Kanade window, odd
+    levels: int = 4  # pyramid levels above the image
+    forward_backward: float = 1.0  # how far tracking back may miss the start
+    noise_factor: float = 3.0  # least corner strength relative to what the image's noise alone makes
+    history: int = 256  # images that are remembered
 
     def __post_init__(self) -> None:
         if self.max_corners < 1 or self.history < 1:

@@ -7,79 +7,46 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """How wrong the simulated network is. Every default is harmless: ``ErrorModel()`` predicts the truth.
+    """How wrong the simulated network is. Every default is harmless: ``ErrorModel()`` predicts the truth."""
 
-    Gauge (no error, but the freedom the real network has):
-    normalised: the window's unit is the mean distance of its points, as VGGT was trained; else the metre.
-    window_scale: standard deviation of the log of a further random unit per window.
-
-    Depth (standard deviations of log-depth):
-    depth_window: common to the whole window, poses excepted. depth_frame: per frame. depth_smooth: a smooth field over
-    the image, per frame. depth_pixel: per pixel.
-    persistence: share in [0, 1] of the variance of a frame's own errors that comes back in every window.
-    outliers: share of pixels whose log-depth is off by a further normal error of outlier_size.
-    flying: share of the pixels at depth edges that lie somewhere between foreground and background.
-
-    Poses and focal length:
-    rotation: standard deviation per axis in degrees. translation: per axis, as a share of the window's median depth.
-    focal_window, focal_frame: standard deviation of log focal length, common to the window and per frame.
-    centred: the principal point is predicted in the image's centre, as VGGT does, wherever it is.
-
-    Little common surface: two frames are connected when the share of common surface is at least ``overlap``; the
-    network keeps a group of frames that is not connected to slot 0 rigid, but places it at random: rotated by up to
-    lost_rotation degrees, shifted by up to lost_translation median depths, its unit changed by lost_scale
-    (standard deviation of the log). lost_confident: the probability that its confidence does not show it.
-    alias: the probability that such a group is placed in slot 0's group where it stands in a look-alike of that place.
-
-    Moving objects: frames in which a moving object fills more than pull_above of the image are pulled towards the pose
-    that explains the object's motion, by ``pull`` (0..1) where it fills it all, linearly less down to the threshold.
-
-    Blank views: frames whose mean absolute grey-level difference between neighbouring pixels is below ``blank``
-    (grey levels, 0 = never) get nonsense: a random pose and a random smooth depth, blank_confident: the probability
-    that its confidence does not show it.
-
-    Confidence: weights in (0, 1) around ``confidence``; with confidence_correlation in [0, 1] they follow the
-    pixel's own error in depth, the rest is chance. 0: the same everywhere.
-
-    Descriptors: descriptor_noise: standard deviation of the noise relative to the descriptor's length.
-
-    Tracks: track_pixel: standard deviation in network pixels. track_outliers: share of points that end up elsewhere
-    (up to a tenth of the image away). track_visibility: standard deviation of the noise on the visibility's logit, 0 =
-    exactly 0 or 1. track_rigid: points on moving objects are followed as if they stood still, as VGGT's tracker does.
-    """
-
+    # gauge: the window's unit is the mean distance of its points, as VGGT was trained; else the metre
     normalised: bool = False
-    window_scale: float = 0.0
-    depth_window: float = 0.0
-    depth_frame: float = 0.0
-    depth_smooth: float = 0.0
-    depth_pixel: float = 0.0
-    persistence: float = 0.0
-    outliers: float = 0.0
-    outlier_size: float = 0.5
-    flying: float = 0.0
-    rotation: float = 0.0
-    translation: float = 0.0
-    focal_window: float = 0.0
-    focal_frame: float = 0.0
-    centred: bool = False
+    window_scale: float = 0.0  # gauge: standard deviation of the log of a further random unit per window
+    depth_window: float = 0.0  # standard deviation of log depth common to the whole window, poses excepted
+    depth_frame: float = 0.0  # the same, per frame
+    depth_smooth: float = 0.0  # the same, a smooth field over the image, per frame
+    depth_pixel: float = 0.0  # the same, per pixel
+    persistence: float = 0.0  # share of the variance of a frame's own errors that comes back in every window
+    outliers: float = 0.0  # share of pixels whose log depth is off by a further normal error
+    outlier_size: float = 0.5  # standard deviation of that error
+    flying: float = 0.0  # share of the pixels at depth edges that lie somewhere between foreground and background
+    rotation: float = 0.0  # of poses, standard deviation per axis in degrees
+    translation: float = 0.0  # of poses, per axis, as a share of the window's median depth
+    focal_window: float = 0.0  # standard deviation of log focal length, common to the window
+    focal_frame: float = 0.0  # the same, per frame
+    centred: bool = False  # the principal point is predicted in the image's centre, as VGGT does, wherever it is
+    # share of common surface from which two frames are connected; a group of frames that is not connected to slot
+    # 0 stays rigid, but is placed at random
     overlap: float = 0.0
-    lost_rotation: float = 60.0
-    lost_translation: float = 1.0
-    lost_scale: float = 0.3
-    lost_confident: float = 0.0
-    alias: float = 0.0
-    pull_above: float = 0.2
-    pull: float = 0.0
+    lost_rotation: float = 60.0  # degrees by which it is rotated at most
+    lost_translation: float = 1.0  # median depths by which it is shifted at most
+    lost_scale: float = 0.3  # standard deviation of the log by which its unit is changed
+    lost_confident: float = 0.0  # probability that its confidence does not show it
+    alias: float = 0.0  # probability that it is placed in slot 0's group where it stands in a look-alike of that place
+    pull_above: float = 0.2  # share of the image that a moving object must fill to pull the pose towards its motion
+    pull: float = 0.0  # by how much (0 to 1) where it fills all of it, linearly less down to the threshold
+    # mean grey-level difference between neighbouring pixels below which a frame gets a random pose and depth, 0 =
+    # never
     blank: float = 0.0
-    blank_confident: float = 0.0
-    confidence: float = 0.9
+    blank_confident: float = 0.0  # probability that its confidence does not show it
+    confidence: float = 0.9  # weights in (0, 1) around this
+    # how far they follow the pixel's own error in depth, the rest is chance; 0: the same everywhere
     confidence_correlation: float = 0.0
-    descriptor_noise: float = 0.0
-    track_pixel: float = 0.0
-    track_outliers: float = 0.0
-    track_visibility: float = 0.0
-    track_rigid: bool = False
+    descriptor_noise: float = 0.0  # standard deviation of the noise relative to the descriptor's length
+    track_pixel: float = 0.0  # standard deviation in network pixels
+    track_outliers: float = 0.0  # share of points that end up elsewhere, up to a tenth of the image away
+    track_visibility: float = 0.0  # standard deviation of the noise on the visibility's logit, 0 = exactly 0 or 1
+    track_rigid: bool = False  # points on moving objects are followed as if they stood still, as VGGT's tracker does
 
     def __post_init__(self):
         for name, value in vars(self).items():

@@ -18,10 +18,10 @@ BOX, ELLIPSOID, CYLINDER = 0, 1, 2
 class Options:
     """The hard cases, see :func:`vggt_ros.synthetic.places.make_world`."""
 
-    bare: bool = False
-    mirrors: bool = False
-    moving: bool = False
-    clutter: float = 1.0
+    bare: bool = False  # walls, floors and facades without texture
+    mirrors: bool = False  # mirrors and panes of glass
+    moving: bool = False  # some objects move
+    clutter: float = 1.0  # how many things stand around, 1 = the usual number, 0 = almost none
 
 
 @dataclass(frozen=True, eq=False)

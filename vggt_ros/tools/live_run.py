@@ -36,18 +36,18 @@ class DemoError(RuntimeError):
 
 @dataclass
 class RunSettings:
-    """What to run. input: None = synthetic. node: further parameters of the VGGT node by name."""
+    """What to run."""
 
-    input: Path | None = None
-    output: Path = Path('demo_output')
-    topic: str | None = None
-    fps: float | None = None
-    frame_stride: int = 1
-    limit: int | None = None
-    seed: int = 0
-    node: dict[str, Any] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
-    node_command: Sequence[str] = (sys.executable, '-m', 'vggt_ros.ros.node')
+    input: Path | None = None  # folder, video or bag; None = synthetic
+    output: Path = Path('demo_output')  # folder of the results
+    topic: str | None = None  # image topic of a bag
+    fps: float | None = None  # pictures per second of an input without stamps
+    frame_stride: int = 1  # every n-th picture
+    limit: int | None = None  # most pictures
+    seed: int = 0  # of the synthetic input
+    node: dict[str, Any] = field(default_factory=dict)  # further parameters of the VGGT node by name
+    overrides: list[str] = field(default_factory=list)  # parameters as -p has them, name:=value
+    node_command: Sequence[str] = (sys.executable, '-m', 'vggt_ros.ros.node')  # what runs the node
 
 
 class LiveRun:

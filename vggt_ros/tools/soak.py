@@ -4,8 +4,8 @@ python -m vggt_ros.tools.soak                             # defaults, a syntheti
 python -m vggt_ros.tools.soak --minutes 5 --input FOLDER -p weights:=facebook/VGGT-1B -p device:=cuda
 
 The node is a process of its own with its defaults and what ``-p`` says. The camera goes forth and back through the
-pictures with stamps of now, and somebody listens to what RViz would show (--alone: nobody). A line a minute; exit status
-1 when the node ends, reports an ERROR, stops solving, or its memory grows.
+pictures with stamps of now, and somebody listens to what RViz would show (--alone: nobody). A line a minute; exit
+status 1 when the node ends, reports an ERROR, stops solving, or its memory grows.
 """
 
 from __future__ import annotations

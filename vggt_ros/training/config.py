@@ -17,141 +17,112 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of the curriculum.
+    """One part of the curriculum."""
 
-    until: step at which the next stage begins; the last one lasts for the rest of the training.
-    frames: least and most frames of a window; every step draws one number.
-    rate: least and most pictures per second of the camera paths, drawn log-uniformly: slow is wide motion.
-    overlap: least share of common surface of each frame of a window with one of the others.
-    clutter: least and most clutter of the worlds, 1 = as in :func:`vggt_ros.synthetic.places.make_world`.
-    worlds, paths: kind -> weight.
-    longest: longest image side in pixels.
-    heads: the ones that learn in this stage, () = all of the training; the tokens have to know something before dense
-    heads and tracker are worth their time.
-    """
-
-    until: int
-    frames: tuple[int, int]
-    rate: Pair
-    overlap: float
-    clutter: Pair
-    worlds: dict[str, float]
-    paths: dict[str, float]
-    longest: int
+    until: int  # step at which the next stage begins; the last one lasts for the rest of the training
+    frames: tuple[int, int]  # least and most frames of a window; every step draws one number
+    rate: Pair  # least and most pictures per second of the camera paths, drawn log-uniformly: slow is wide motion
+    overlap: float  # least share of common surface of each frame of a window with one of the others
+    clutter: Pair  # least and most clutter of the worlds, 1 = as in :func:`vggt_ros.synthetic.places.make_world`
+    worlds: dict[str, float]  # kind -> weight
+    paths: dict[str, float]  # kind -> weight
+    longest: int  # longest image side in pixels
+    # the ones that learn in this stage, () = all of the training; the tokens have to know something before dense
+    # heads and tracker are worth their time
     heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the network is shown.
+    """What the network is shown."""
 
-    frames_per_step: frames of a step's windows together. worlds: rendered together; frames: of each world.
-    slots: so many renderings are kept; uses: so often each is shown before it is replaced, with other frames, order and
-    colours each time. aspects: 'WIDTHxHEIGHT' in any unit -> weight. fov: least and most degrees over
-    the longer side. bare, mirrors: share of worlds with blank walls, with mirrors and glass. shadows: share of
-    renderings with cast shadows. jitter: strength of colour changes, 1 = usual. noise: largest standard deviation of
-    sensor noise, 1 = white. queries: tracked points per window.
-    folders: recordings to train on instead of worlds (see dataset.py), for one's own robot.
-    """
-
-    frames_per_step: int
-    worlds: int
-    frames: int
-    slots: int
-    uses: int
-    aspects: dict[str, float]
-    fov: Pair
-    bare: float
-    mirrors: float
-    shadows: float
-    jitter: float
-    noise: float
-    queries: int
-    folders: tuple[str, ...] = ()
+    frames_per_step: int  # frames of a step's windows together
+    worlds: int  # rendered together
+    frames: int  # of each world
+    slots: int  # so many renderings are kept
+    uses: int  # so often each is shown before it is replaced, with other frames, order and colours each time
+    aspects: dict[str, float]  # 'WIDTHxHEIGHT' in any unit -> weight
+    fov: Pair  # least and most degrees over the longer side
+    bare: float  # share of worlds with blank walls
+    mirrors: float  # share of worlds with mirrors and glass
+    shadows: float  # share of renderings with cast shadows
+    jitter: float  # strength of colour changes, 1 = usual
+    noise: float  # largest standard deviation of sensor noise, 1 = white
+    queries: int  # tracked points per window
+    folders: tuple[str, ...] = ()  # recordings to train on instead of worlds (dataset.py), for one's own robot
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights and constants of the losses, in the names of losses.py.
 
-    camera, translation, rotation, fov: weight of the camera loss and of its parts. depth, point, track: of the others
-    (lambda = 0.05 in the paper). epsilon: Huber's. alpha: of log confidence. pose_discount, track_discount: of earlier
-    iterations. visibility: weight of both binary entropies inside the track loss. matching: weight of finding
-    the tracked points by their features alone, which is not in the paper.
-    hint_attention, hint_tokens: of the hints (see hints.py), which are not in the paper either; 0 = none.
-    depth_frames: share of a window's frames whose depth is predicted; track_windows: share of the windows that are
-    tracked; track_iterations: of the tracker. Shares below 1 save time: frames of one window teach much the same.
+    Shares below 1 save time: frames of one window teach much the same.
     """
 
-    camera: float
-    translation: float
-    rotation: float
-    fov: float
-    depth: float
-    point: float
-    track: float
-    epsilon: float
-    alpha: float
-    pose_discount: float
-    track_discount: float
-    visibility: float
-    matching: float
-    depth_frames: float
-    track_windows: float
-    track_iterations: int
-    hint_attention: float = 0.0
-    hint_tokens: float = 0.0
+    camera: float  # weight of the camera loss
+    translation: float  # of its parts
+    rotation: float  # likewise
+    fov: float  # likewise
+    depth: float  # weight
+    point: float  # weight
+    track: float  # weight (lambda = 0.05 in the paper)
+    epsilon: float  # Huber's
+    alpha: float  # of log confidence
+    pose_discount: float  # of earlier iterations of the camera head
+    track_discount: float  # of earlier iterations of the tracker
+    visibility: float  # weight of both binary entropies inside the track loss
+    matching: float  # weight of finding the tracked points by their features alone, which is not in the paper
+    depth_frames: float  # share of a window's frames whose depth is predicted
+    track_windows: float  # share of the windows that are tracked
+    track_iterations: int  # of the tracker
+    hint_attention: float = 0.0  # of the hints (hints.py), which are not in the paper either; 0 = none
+    hint_tokens: float = 0.0  # likewise
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a trapezoid: linear warm-up, constant, linear decay to 0 over the last ``decay`` share of the steps.
+    """AdamW with a trapezoid: linear warm-up, constant, linear decay to 0.
 
-    The constant part may be made longer after the fact (``--steps``). clip: largest norm of all gradients together.
-    ema: decay of the exponential mean of the weights, which is what is validated and exported. heads: learning rate
-    of each head, as a share of the aggregator's; 1 where nothing is said.
+    The constant part may be made longer after the fact (``--steps``).
     """
 
-    learning_rate: float
-    weight_decay: float
-    betas: Pair
-    warmup: int
-    decay: float
-    clip: float
-    ema: float
+    learning_rate: float  # of the constant part
+    weight_decay: float  # AdamW's
+    betas: Pair  # AdamW's
+    warmup: int  # steps
+    decay: float  # share of the steps, the last ones
+    clip: float  # largest norm of all gradients together
+    ema: float  # decay of the exponential mean of the weights, which is what is validated and exported
+    # learning rate of each head, as a share of the aggregator's; 1 where nothing is said
     heads: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """steps: of the whole training. seed: of everything. precision: 'bfloat16', 'float32' or 'auto', for attention and
-    dense heads; cameras, tracker, losses and weights are always float32. save_minutes, validate_steps: how often the
-    state is written and the network validated. compile: torch.compile. workers: processes that build worlds, -1 = by
-    the machine. weights: a checkpoint to start from. frozen: patterns (fnmatch) of parameters that stay as they are.
-    """
+    """How it runs. Cameras, tracker, losses and weights are always float32."""
 
-    steps: int
-    seed: int
-    precision: str
-    save_minutes: float
-    validate_steps: int
-    compile: bool = False
-    workers: int = -1
-    weights: str = ''
-    frozen: tuple[str, ...] = ()
+    steps: int  # of the whole training
+    seed: int  # of everything
+    precision: str  # 'bfloat16', 'float32' or 'auto', for attention and dense heads
+    save_minutes: float  # how often the state is written
+    validate_steps: int  # how often the network is validated
+    compile: bool = False  # torch.compile
+    workers: int = -1  # processes that build worlds, -1 = by the machine
+    weights: str = ''  # a checkpoint to start from
+    frozen: tuple[str, ...] = ()  # patterns (fnmatch) of parameters that stay as they are
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The whole of it. network: fields of VGGTConfig. heads: the ones to train."""
+    """The whole of it."""
 
-    network: VGGTConfig
-    heads: tuple[str, ...]
-    data: DataConfig
-    stages: tuple[Stage, ...]
-    loss: LossConfig
-    optimizer: OptimizerConfig
-    run: RunConfig
+    network: VGGTConfig  # sizes of the network
+    heads: tuple[str, ...]  # the ones to train
+    data: DataConfig  # what it is shown
+    stages: tuple[Stage, ...]  # the curriculum
+    loss: LossConfig  # what it is told
+    optimizer: OptimizerConfig  # how it learns
+    run: RunConfig  # how it runs
 
     def __post_init__(self) -> None:
         problems = [text for text in self._problems() if text]

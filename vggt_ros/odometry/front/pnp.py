@@ -33,26 +33,20 @@ class PoseError(ValueError):
 
 @dataclass(frozen=True)
 class PnpConfig:
-    """What is believed of the points, and what is asked of a pose. Lengths in px at 518 (see klt.py).
+    """What is believed of the points, and what is asked of a pose. Lengths in px at 518 (see klt.py)."""
 
-    pixel: standard deviation of a corner's place. depth: relative standard deviation of a point's depth against the
-    others in the same frame. reprojection: RANSAC's threshold. iterations, confidence: of RANSAC. min_points: corners
-    that carry depth. min_inliers, min_share: of them that must agree. max_rotation (rad), max_translation (share of
-    the points' median depth): standard deviations beyond which the points do not determine the pose. adopt_share:
-    least share of points that agree for new corners to take depth through that pose.
-    """
-
-    pixel: float = 0.5
-    depth: float = 0.02
-    reprojection: float = 3.0
-    iterations: int = 200
-    confidence: float = 0.999
-    min_points: int = 25
-    min_inliers: int = 20
-    min_share: float = 0.25
+    pixel: float = 0.5  # standard deviation of a corner's place
+    depth: float = 0.02  # relative standard deviation of a point's depth against the others in the same frame
+    reprojection: float = 3.0  # RANSAC's threshold
+    iterations: int = 200  # of RANSAC
+    confidence: float = 0.999  # of RANSAC
+    min_points: int = 25  # corners that carry depth
+    min_inliers: int = 20  # of them that must agree
+    min_share: float = 0.25  # the same as a share
+    # rad, standard deviation beyond which the points do not determine the pose
     max_rotation: float = float(np.radians(1.0))
-    max_translation: float = 0.05
-    adopt_share: float = 0.5
+    max_translation: float = 0.05  # the same, share of the points' median depth
+    adopt_share: float = 0.5  # least share of points that agree for new corners to take depth through that pose
 
     @classmethod
     def of(cls, accuracy: Accuracy) -> PnpConfig:

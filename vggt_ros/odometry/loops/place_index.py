@@ -21,20 +21,16 @@ class DescriptorError(ValueError):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What counts as a place seen before.
+    """What counts as a place seen before."""
 
-    capacity: keyframes remembered. reach: keyframes this far apart in time still share much of their view; a candidate
-    has to be as like as they are. recent: the latest keyframes that are never candidates. away: at least this many
-    keyframes since the candidate must have been unlike the query: the camera has left the place. suppress: around a
-    candidate this many keyframes before and after are the same place. hits: queries in a row that must find the
-    place; they may move on by ``suppress`` keyframes each, and miss it once.
-    """
-
-    capacity: int = 400
+    capacity: int = 400  # keyframes remembered
+    # keyframes this far apart in time still share much of their view; a candidate has to be as like as they are
     reach: int = 3
-    recent: int = 10
+    recent: int = 10  # the latest keyframes that are never candidates
+    # least keyframes since the candidate that must have been unlike the query: the camera has left the place
     away: int = 5
-    suppress: int = 5
+    suppress: int = 5  # around a candidate this many keyframes before and after are the same place
+    # queries in a row that must find the place; they may move on by ``suppress`` keyframes each, and miss it once
     hits: int = 3
 
     def __post_init__(self) -> None:

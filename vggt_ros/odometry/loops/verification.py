@@ -121,21 +121,17 @@ class LoopVerdict(Enum):
 class LoopGates:
     """What a loop has to pass.
 
-    inliers: least share of pixels of the loop anchors whose depth agrees with the map's within 5 %.
-    rotation_spread (rad), translation_spread (share of the depth), scale_sigma (log): most, of either alignment; twice
-    each is how far two windows' corrections may lie apart. conflict: most, see :func:`conflict`; samples: fewest that
-    it is based on. windows: in a row that have to agree; doubtful_windows: when the drift may exceed the depth of the
-    view, or is unknown.
+    Spreads and sigma hold for either alignment; twice each is how far two windows' corrections may lie apart.
     """
 
-    inliers: float = 0.5
-    rotation_spread: float = float(np.radians(1.5))
-    translation_spread: float = 0.03
-    scale_sigma: float = 0.03
-    conflict: float = 0.1
-    samples: int = 200
-    windows: int = 2
-    doubtful_windows: int = 3
+    inliers: float = 0.5  # least share of pixels of the loop anchors whose depth agrees with the map's within 5 %
+    rotation_spread: float = float(np.radians(1.5))  # rad, most
+    translation_spread: float = 0.03  # share of the depth, most
+    scale_sigma: float = 0.03  # log, most
+    conflict: float = 0.1  # most, see :func:`conflict`
+    samples: int = 200  # fewest that it is based on
+    windows: int = 2  # in a row that have to agree
+    doubtful_windows: int = 3  # when the drift may exceed the depth of the view, or is unknown
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,26 +81,20 @@ class SourceStatus:
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """How the filter trusts.
+    """How the filter trusts."""
 
-    walk: standard deviation of the map's log-scale added by one window. bias: source -> standard deviation of what it
-    is wrong by always, log units (others: 3 %). gate: probability that a good measurement passes the chi-square gate.
-    metric_below, relative_above: the standard deviation of log-scale below which lengths become metres, and above which
-    they cease to be. confirm: measurements that must agree before lengths are called metres.
-    persistence: rejections of one source in a row, agreeing among themselves, after which the filter doubts itself.
-    live: windows without any accepted measurement after which ``locked`` ends.
-    """
-
-    walk: float = 0.003
+    walk: float = 0.003  # standard deviation of the map's log-scale added by one window
+    # source -> standard deviation of what it is wrong by always, log units (others: 3 %)
     bias: Mapping[str, float] = field(
         default_factory=lambda: {'depth': 0.01, 'odometry': 0.02, 'baseline': 0.01, 'height': 0.03, FIXED: 0.02}
     )
-    gate: float = 0.99
-    metric_below: float = 0.05
-    relative_above: float = 0.08
-    confirm: int = 3
+    gate: float = 0.99  # probability that a good measurement passes the chi-square gate
+    metric_below: float = 0.05  # standard deviation of log-scale below which lengths become metres
+    relative_above: float = 0.08  # and above which they cease to be
+    confirm: int = 3  # measurements that must agree before lengths are called metres
+    # rejections of one source in a row, agreeing among themselves, after which the filter doubts itself
     persistence: int = 5
-    live: int = 10
+    live: int = 10  # windows without any accepted measurement after which ``locked`` ends
 
     def __post_init__(self) -> None:
         if not 0 < self.gate < 1:

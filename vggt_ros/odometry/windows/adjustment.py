@@ -29,21 +29,15 @@ FREE = POSE + 1
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """How corners and network are weighed against each other; standard deviations.
+    """How corners and network are weighed against each other; standard deviations."""
 
-    pixel: a point seen in a frame, px at 518. rotation (rad), translation (share of the median depth): least of the
-    network's pose. frame: log of one frame's depth; surface: log of a pixel's depth against its frame's; independent:
-    pixels of a frame that err independently, more do not count for more, because depth errs smoothly. step: frames are
-    not moved by more than so many standard deviations of the network's pose.
-    """
-
-    pixel: float = 1.2
-    rotation: float = float(np.radians(0.1))
-    translation: float = 0.003
-    frame: float = Accuracy.depth
-    surface: float = Accuracy.surface
-    independent: float = 60.0
-    step: float = 5.0
+    pixel: float = 1.2  # a point seen in a frame, px at 518
+    rotation: float = float(np.radians(0.1))  # rad, least of the network's pose
+    translation: float = 0.003  # share of the median depth, least of the network's pose
+    frame: float = Accuracy.depth  # log of one frame's depth
+    surface: float = Accuracy.surface  # log of a pixel's depth against its frame's
+    independent: float = 60.0  # pixels of a frame that err independently: depth errs smoothly, more count no more
+    step: float = 5.0  # frames are moved by at most so many standard deviations of the network's pose
 
     @classmethod
     def of(cls, accuracy: Accuracy) -> RefineConfig:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
@@ -34,9 +37,9 @@ class Feeder(Node):
     """
 
     def __init__(
-        self, pictures: Sequence[Any], calibration: Calibration | None, rate: float, listen: bool, **options: Any
+        self, pictures: Sequence[np.ndarray], calibration: Calibration | None, rate: float, listen: bool
     ) -> None:
-        super().__init__('vggt_feeder', **options)
+        super().__init__('vggt_feeder')
         there = list(range(len(pictures)))
         self._order = itertools.cycle([*there, *there[-2:0:-1]])
         self._pictures, self._calibration = pictures, calibration
@@ -78,9 +81,22 @@ class Feeder(Node):
     def _on_output(self, message: Any) -> None:
         self.heard += 1
 
+    def feed(self, seconds: float) -> None:
+        """Spin for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and rclpy.ok():
+            rclpy.spin_once(self, timeout_sec=0.1)
 
-def feed(feeder: Feeder, seconds: float) -> None:
-    """Spin for so long."""
-    end = feeder.get_clock().now().nanoseconds + round(seconds * 1e9)
-    while feeder.get_clock().now().nanoseconds < end and rclpy.ok():
-        rclpy.spin_once(feeder, timeout_sec=0.1)
+
+@contextmanager
+def feeding(
+    pictures: Sequence[np.ndarray], calibration: Calibration | None, rate: float, listen: bool
+) -> Iterator[Feeder]:
+    """A feeder on the graph that the environment names, from rclpy's beginning to its end."""
+    rclpy.init()
+    feeder = Feeder(pictures, calibration, rate, listen)
+    try:
+        yield feeder
+    finally:
+        feeder.destroy_node()
+        rclpy.try_shutdown()

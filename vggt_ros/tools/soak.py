@@ -57,42 +57,36 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
     if not pictures:
         print(f'{path} has no pictures that can be played', file=sys.stderr)
         return 2
-    domain = free_domain()
-    environment = private_environment(domain)
+    environment = private_environment(free_domain())
     os.environ.update(environment)  # before rclpy begins: we are on the node's graph
-    import rclpy
-
-    from vggt_ros.ros.feeder import Feeder, feed
+    from vggt_ros.ros.feeder import feeding
 
     command = [sys.executable, '-m', 'vggt_ros.ros.node', '--ros-args']
     for parameter in given.parameters:
         command += ['-p', parameter]
     node = Child('vggt', command, folder / 'vggt.log', environment)
-    rclpy.init()
-    feeder = Feeder(pictures, items[0].calibration, given.rate, not given.alone)
     memory: list[float] = []
     solved: list[int] = []
     try:
-        print(f'{"minute":>8}{"memory [MiB]":>14}{"sent":>8}{"located":>9}{"solved":>8}{"epoch":>7}  state')
-        while len(memory) < max(round(given.minutes * 6), 6) and node.code is None:
-            feed(feeder, 10.0)
-            status = feeder.status
-            memory.append(_resident(node.pid))
-            solved.append(0 if status is None else status.images_processed)
-            if len(memory) % 6 == 0 and status is not None:
-                print(
-                    f'{len(memory) / 6:>8.0f}{memory[-1]:>14.0f}{feeder.sent:>8}{status.images_located:>9}'
-                    f'{status.images_processed:>8}{status.epoch:>7}  {State(status.state).name}',
-                    flush=True,
-                )
-        problems = _judge(node, feeder.errors, memory, solved)
-        states = ', '.join(f'{State(state).name} {count}' for state, count in sorted(feeder.states.items()))
-        print(f'statuses by state: {states}; {feeder.heard} messages of depth, points, map and tracks')
+        with feeding(pictures, items[0].calibration, given.rate, not given.alone) as feeder:
+            print(f'{"minute":>8}{"memory [MiB]":>14}{"sent":>8}{"located":>9}{"solved":>8}{"epoch":>7}  state')
+            while len(memory) < max(round(given.minutes * 6), 6) and node.code is None:
+                feeder.feed(10.0)
+                status = feeder.status
+                memory.append(_resident(node.pid))
+                solved.append(0 if status is None else status.images_processed)
+                if len(memory) % 6 == 0 and status is not None:
+                    print(
+                        f'{len(memory) / 6:>8.0f}{memory[-1]:>14.0f}{feeder.sent:>8}{status.images_located:>9}'
+                        f'{status.images_processed:>8}{status.epoch:>7}  {State(status.state).name}',
+                        flush=True,
+                    )
+            problems = _judge(node, feeder.errors, memory, solved)
+            states = ', '.join(f'{State(state).name} {count}' for state, count in sorted(feeder.states.items()))
+            print(f'statuses by state: {states}; {feeder.heard} messages of depth, points, map and tracks')
     finally:
-        feeder.destroy_node()
-        rclpy.try_shutdown()
         ended = node.stop()
-    if node.last_lines and ended != 0:
+    if ended != 0:
         problems.append(f'the node ended with {ended}')
     print('\n'.join(problems) if problems else 'alive, at work, memory flat')
     return 1 if problems else 0

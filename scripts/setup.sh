@@ -140,7 +140,7 @@ hash_of() { cat "$@" | sha256sum | cut -c 1-16; }
 
 environment=$(hash_of requirements.txt requirements/*.txt scripts/setup.sh scripts/env.sh <(echo "$root"))
 sources=$(hash_of package.xml CMakeLists.txt scripts/executable.in msg/* srv/* interfaces/tf2_msgs/*.* interfaces/tf2_msgs/msg/* \
-  <(find vggt_ros launch config -type f ! -path '*/__pycache__/*' | LC_ALL=C sort))
+  <(find vggt_ros launch config examples -type f ! -path '*/__pycache__/*' | LC_ALL=C sort))
 
 mkdir -p $logs
 exec 9>.workspace/lock

@@ -209,7 +209,7 @@ def test_files_are_where_ros_looks_for_them():
         Path(get_package_share_directory('vggt_ros')),
         Path(get_package_prefix('vggt_ros')) / 'lib' / 'vggt_ros',
     )
-    for folder in ('launch', 'config', 'msg', 'srv'):
+    for folder in ('launch', 'config', 'examples', 'msg', 'srv'):
         expected = {path.name for path in (ROOT / folder).glob('*') if path.is_file()}
         assert expected <= {path.name for path in (share / folder).iterdir()}, folder
     for name in ('vggt_node', 'vggt_player', 'vggt_recorder'):

@@ -19,12 +19,14 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from vggt_ros.msg import Status, TrackArray
+from vggt_ros.srv import SaveMap
 
 from exact import SIZE, ExactPredictor, K, depth_of, walk
 from harness import START, Rig, image_message, info_message, poses, stamp_of, stamps, wait_until, zero_time
 from vggt_ros import camera
 from vggt_ros.evaluation.runs import ate
 from vggt_ros.evaluation.scenarios import room_loop
+from vggt_ros.files.trajectory import read_tum
 from vggt_ros.odometry.gravity import assumed_level, map_from_camera
 from vggt_ros.ros.messages import fill_image, ns_to_time, to_array
 from vggt_ros.ros.parameters import LoadError
@@ -649,3 +651,42 @@ def test_in_live_mode_every_image_has_a_pose_while_the_network_is_at_work():
     steps = np.linalg.norm(np.diff(poses_found[:, :3, 3], axis=0), axis=1) * scale
     assert steps.max() < 4 * np.median(steps)
     assert {m.epoch for m in status} == {0}
+
+
+def test_the_saved_trajectory_has_every_image_that_was_located_and_no_other(tmp_path):
+    """Some images are blank: nobody can say where they were taken."""
+    scenario = room_loop(240, pictures=True, stop=45)
+    truth = {stamp_of(frame.index): T for frame, T in zip(scenario.frames, scenario.T_world_camera, strict=True)}
+    blank = range(25, 31)
+
+    class Slow(ExactPredictor):
+        def predict(self, frames, depth=None, queries=None):
+            time.sleep(0.12)
+            return super().predict(frames, depth, queries)
+
+    with Rig(Slow(truth, longest=224, K=scenario.frames[0].K), mode='live', refine=True) as rig:
+        odometry = rig.listen(Odometry, '/vggt/odometry')
+        rig.connected()
+        rig.info.publish(info_message(0, scenario.frames[0].K, (224, 168)))
+        time.sleep(0.2)
+        for frame in scenario.frames:
+            image = Image()
+            fill_image(image, np.full_like(frame.image, 90) if frame.index in blank else frame.image, 'rgb8')
+            image.header.stamp, image.header.frame_id = ns_to_time(stamp_of(frame.index)), 'eye'
+            rig.send(image)
+            time.sleep(0.06)
+        assert rig.settled()
+        assert wait_until(lambda: odometry and stamps(odometry)[-1] == stamp_of(44))
+        client = rig.client.create_client(SaveMap, '/vggt/save_map')
+        future = client.call_async(SaveMap.Request(folder=str(tmp_path / 'map')))
+        assert wait_until(future.done)
+        assert future.result().success, future.result().message
+        counts = rig.counts
+        solved = {stamp for window in rig.predictor.windows for stamp in window}
+    saved = set(read_tum(tmp_path / 'map' / 'trajectory.txt').stamps.tolist())
+    assert set(stamps(odometry)) <= saved
+    # What was not published at camera rate, because a later image was, was placed by a window.
+    assert saved - set(stamps(odometry)) <= solved
+    assert {stamp_of(index) for index in blank} - solved
+    assert not saved & ({stamp_of(index) for index in blank} - solved)
+    assert counts.processed < len(saved) < 45

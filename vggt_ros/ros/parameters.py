@@ -14,6 +14,8 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from vggt_ros.ros.tf.frames import MODES
+
 
 class LoadError(RuntimeError):
     """The network cannot be held ready; the text says why and what to do."""
@@ -127,7 +129,7 @@ PARAMETERS: tuple[Declared, ...] = (
         'camera',
         'camera: map -> camera; odom: odom -> base; map: map -> odom over the odom -> base of others; '
         'full: map -> odom and odom -> base; none',
-        choices=('none', 'camera', 'odom', 'map', 'full'),
+        choices=MODES,
     ),
     Declared('map_frame', 'map', 'name of the world frame (z up)'),
     Declared('odom_frame', 'odom', 'name of the frame in which the robot moves without jumps'),

@@ -411,6 +411,19 @@ def test_what_comes_late_from_an_older_epoch_changes_nothing(problems):
     assert trajectory.stamps.tolist() == [stamp_of(5)]
 
 
+def test_poses_that_are_lost_or_in_another_unit_stay_out_of_the_trajectory(problems):
+    kept = keeper(problems)
+    kept.start()
+    kept.add(solution(*PAIR))
+    kept.add_located(estimate(2))
+    kept.add_located(replace(estimate(3), state=State.LOST))
+    kept.add_located(replace(estimate(4), scale=Scale.RELATIVE))  # located before the map became metric
+    kept.add_located(estimate(5))
+    trajectory = kept.ask(lambda contents: contents.history.trajectory()).result(10)
+    kept.stop()
+    assert trajectory.stamps.tolist() == [stamp_of(index) for index in (0, 1, 2, 5)]
+
+
 def test_an_unusable_keyframe_is_reported_and_the_others_are_taken(problems):
     kept = keeper(problems)
     kept.start()

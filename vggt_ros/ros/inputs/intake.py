@@ -10,8 +10,9 @@ from typing import Any
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.ros.counters import Counters
-from vggt_ros.ros.inputs.images import ImageError, to_rgb
-from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.ros.inputs.decoder import Decoder
+from vggt_ros.ros.inputs.images import ImageError
+from vggt_ros.ros.inputs.rectify import CameraInfoError
 from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.messages import time_to_ns
 from vggt_ros.ros.problems import Problems
@@ -179,24 +180,21 @@ class FrameMaker:
         self._problems = problems
         self._camera_frame = camera_frame
         self._required = required
-        self._bits = bits
-        self._rectified = rectified
-        self._rectifier: Rectifier | None = None
+        self._decoder = Decoder(bits, rectified)
         self._index = 0
 
     def make(self, incoming: Incoming) -> Frame | None:
         """The undistorted frame, or None with the reason reported."""
         message = incoming.message
         try:
-            image = to_rgb(message, self._bits)
+            image = self._decoder.decode(message)
         except ImageError as error:
             self._problems.report('image', f'image refused: {error}')
             return None
         K, valid = None, None
         if incoming.calibration is not None:
             try:
-                rectifier = self._rectifier_for(incoming.calibration)
-                image, K, valid = rectifier(image), rectifier.K, rectifier.valid
+                image, K, valid = self._decoder.undistort(image, incoming.calibration)
             except CameraInfoError as error:
                 instead = 'image dropped' if self._required else 'going on with predicted intrinsics'
                 self._problems.report('camera_info', f'camera_info refused: {error}; {instead}')
@@ -205,9 +203,3 @@ class FrameMaker:
         self._index += 1
         frame_id = self._camera_frame or message.header.frame_id or 'camera'
         return Frame(self._index, incoming.stamp, image, K, frame_id, valid)
-
-    def _rectifier_for(self, calibration: Calibration) -> Rectifier:
-        """The rectifier of this calibration, made once. Raises CameraInfoError."""
-        if self._rectifier is None or self._rectifier.calibration != calibration:
-            self._rectifier = Rectifier(calibration, rectified=self._rectified)
-        return self._rectifier

@@ -12,8 +12,9 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.odometry.scale.recent import Recent
 from vggt_ros.odometry.scale.sources import BaselineSource
 from vggt_ros.odometry.sensors import Reading
-from vggt_ros.ros.inputs.images import ImageError, to_rgb
-from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.ros.inputs.decoder import Decoder
+from vggt_ros.ros.inputs.images import ImageError
+from vggt_ros.ros.inputs.rectify import CameraInfoError
 from vggt_ros.ros.inputs.scale import ScaleSensor
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.messages import time_to_ns
@@ -38,7 +39,7 @@ class SecondCamera(ScaleSensor):
         self._tolerance = round(settings['sync_tolerance'] * 1e9)
         self._images: Recent[Image | CompressedImage] = Recent(MEMORY)
         self._info: Calibration | None = None
-        self._rectifier: Rectifier | None = None
+        self._decoder = Decoder(settings['image_bits'], settings['rectified'])
         self._frames = ('', '')  # frame ids of both cameras
         self._compressed = settings['image_transport'] == 'compressed'
         self._name = 'second/image/compressed' if self._compressed else 'second/image'
@@ -103,15 +104,13 @@ class SecondCamera(ScaleSensor):
 
     def _decode(self, message: Image | CompressedImage) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Undistorted RGB, K and valid pixels, as in Frame. Raises ImageError or CameraInfoError."""
-        image = to_rgb(message, self._settings['image_bits'])
+        image = self._decoder.decode(message)
         if self._settings['calibration'] == 'predicted':
             return image, None, None
         info = self._info
         if info is None:
             raise CameraInfoError('its camera_info has not come')
-        if self._rectifier is None or self._rectifier.calibration != info:
-            self._rectifier = Rectifier(info, rectified=self._settings['rectified'])
-        return self._rectifier(image), self._rectifier.K, self._rectifier.valid
+        return self._decoder.undistort(image, info)
 
     def calibration(self) -> np.ndarray | str:
         """T_first_second (4, 4) in metres, or in words why the second camera gives nothing.

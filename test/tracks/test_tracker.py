@@ -108,7 +108,7 @@ def drive(scenario, predictor=None, **config):
     tracks, solved = [], []
     for sight, answer in live.drive(pipeline, scenario.frames, 6, 2, track=True):
         tracks.append(sight.tracks)
-        solved += [] if answer is None else [answer.answer]
+        solved += [] if answer is None else [answer.result]
     return tracks, solved
 
 

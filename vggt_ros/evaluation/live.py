@@ -33,22 +33,22 @@ class LiveWindow(NamedTuple):
 
     oldest: int
     newest: int
-    answer: WindowResult
+    result: WindowResult
 
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """What came of a scenario's frames. sights: one for each frame, in order."""
+    """What came of a scenario's frames. images: one for each frame, in order."""
 
     scenario: Scenario
-    sights: list[FrameResult]
-    solutions: list[LiveWindow]
+    images: list[FrameResult]
+    windows: list[LiveWindow]
 
     @cached_property
     def published(self) -> list[PosedFrame | None]:
         """Where each frame was said to be: at once, or, where that could not be, when its window was solved."""
-        late = {one.frame.index: one for solved in self.solutions for one in solved.answer.located}
-        return [sight.located or late.get(sight.frame.index) for sight in self.sights]
+        late = {one.frame.index: one for window in self.windows for one in window.result.located}
+        return [image.located or late.get(image.frame.index) for image in self.images]
 
     @property
     def positions(self) -> np.ndarray:
@@ -58,23 +58,23 @@ class Live:
     @property
     def at_once(self) -> float:
         """Share of the frames that were located at camera rate, of those since the first one that was."""
-        located = np.array([sight.located is not None for sight in self.sights])
+        located = np.array([image.located is not None for image in self.images])
         return float(located[located.argmax() :].mean()) if located.any() else 0.0
 
     @property
     def estimates(self) -> list[Estimate]:
         """Of all windows, in order."""
-        return [one for solved in self.solutions for one in solved.answer.estimates]
+        return [one for window in self.windows for one in window.result.estimates]
 
     def until(self, index: int) -> Live:
         """The frames before this one and the windows that know nothing later."""
-        sights = [sight for sight in self.sights if sight.frame.index < index]
-        return Live(self.scenario, sights, [solved for solved in self.solutions if solved.newest < index])
+        images = [image for image in self.images if image.frame.index < index]
+        return Live(self.scenario, images, [window for window in self.windows if window.newest < index])
 
     @property
     def T_true(self) -> np.ndarray:
         """(N, 4, 4) of all frames."""
-        return self.scenario.T_world_camera[[sight.frame.index for sight in self.sights]]
+        return self.scenario.T_world_camera[[image.frame.index for image in self.images]]
 
 
 def drive(
@@ -85,11 +85,11 @@ def drive(
     waiting: list[Frame] = []
     begun: list[tuple[int, list[Frame]]] = []  # the number of the frame with which it is done
     for number, frame in enumerate(frames):
-        sight = pipeline.look(frame, track)
+        image = pipeline.look(frame, track)
         if waiting and (len(waiting) == stride or frame.stamp - waiting[-1].stamp >= PATIENCE):
             begun.append((number - 1 + delay, waiting))
             waiting = []
-        if pipeline.due(sight):
+        if pipeline.due(image):
             waiting.append(frame)
             if len(waiting) == stride:
                 begun.append((number + delay, waiting))
@@ -98,7 +98,7 @@ def drive(
         if begun and begun[0][0] <= number:
             _, batch = begun.pop(0)
             solved = LiveWindow(batch[0].index, batch[-1].index, pipeline.process(batch, track=track))
-        yield sight, solved
+        yield image, solved
 
 
 def run_pipeline(
@@ -113,12 +113,12 @@ def run_pipeline(
     """All frames through a pipeline of its own. predictor: in place of a simulated network with these errors."""
     network = predictor or SimulatedNetwork(scenario.truths, errors, seed, runs.LONGEST)
     pipeline = Pipeline(network, OdometryConfig(window=window, anchor_depths=window, accuracy=network.accuracy))
-    sights, solutions = [], []
-    for sight, solved in drive(pipeline, scenario.frames, stride, delay):
-        sights.append(sight)
+    images, windows = [], []
+    for image, solved in drive(pipeline, scenario.frames, stride, delay):
+        images.append(image)
         if solved is not None:
-            solutions.append(solved)
-    return Live(scenario, sights, solutions)
+            windows.append(solved)
+    return Live(scenario, images, windows)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def teleport(settings: EvaluationSettings) -> Findings:
         before, away, after = 60 + seed % 6, 36, 66 - seed % 6
         run = live.run_pipeline(hazards.teleport(before, away, after), hazards.ROUGH, seed)
         lost.append(_windows(run, before, before + away, State.LOST))
-        back.append(_windows(run, before + away, len(run.sights), State.RELOCALIZED))
+        back.append(_windows(run, before + away, len(run.images), State.RELOCALIZED))
         ates.append(live.error(run).ate)
     return Findings(
         [
@@ -98,8 +98,8 @@ def teleport(settings: EvaluationSettings) -> Findings:
 
 def _windows(run: Live, begin: int, end: int, state: State) -> float:
     """How many windows of nothing but frames from ``begin`` to ``end`` it took until one had the state; inf: none."""
-    inside = [one for one in run.solutions if begin <= one.oldest and one.newest < end]
-    numbers = [number for number, one in enumerate(inside, start=1) if one.answer.state is state]
+    inside = [one for one in run.windows if begin <= one.oldest and one.newest < end]
+    numbers = [number for number, one in enumerate(inside, start=1) if one.result.state is state]
     return numbers[0] if numbers else np.inf
 
 
@@ -111,7 +111,7 @@ def look_alike(settings: EvaluationSettings) -> Findings:
     for seed in settings.runs():
         scenario, bay, carried = hazards.look_alike(seed % WORLDS)
         run = live.run_pipeline(scenario, errors, seed)
-        loops += sum(solution.answer.state is State.RELOCALIZED for solution in run.solutions)
+        loops += sum(window.result.state is State.RELOCALIZED for window in run.windows)
         for name, part in (('walked', run.until(carried)), ('carried', run)):
             worst[name].append(live.error(part).wrong / bay)
     rows = []

@@ -23,11 +23,11 @@ def wrong_focal(settings: EvaluationSettings) -> Findings:
     for seed in settings.runs():
         for factor in (FOCAL, 1 / FOCAL):
             run = live.run_pipeline(hazards.wrong_focal(right, factor), errors, seed)
-            warned = [_warns(one.answer) for one in run.solutions]
+            warned = [_warns(one.result) for one in run.windows]
             until.append(warned.index(True) + 1 if any(warned) else np.inf)
             ates.append(live.error(run).ate)
         run = live.run_pipeline(right, errors, seed)
-        false += any(_warns(one.answer) for one in run.solutions)
+        false += any(_warns(one.result) for one in run.windows)
     return Findings(
         [
             Row(
@@ -42,8 +42,8 @@ def wrong_focal(settings: EvaluationSettings) -> Findings:
     )
 
 
-def _warns(solution: WindowResult) -> bool:
-    return any('focal' in text for text in (*solution.reasons, *solution.warnings))
+def _warns(result: WindowResult) -> bool:
+    return any('focal' in text for text in (*result.reasons, *result.warnings))
 
 
 def missing(settings: EvaluationSettings) -> Findings:

@@ -80,9 +80,9 @@ def follow(scenario: Scenario, network: Network, seed: int) -> Tracked:
     predictor = network.make(scenario, seed)
     odometry = OdometryConfig(window=network.window, anchor_depths=network.window, accuracy=predictor.accuracy)
     tracks, windows = [], 0
-    for sight, solved in live.drive(Pipeline(predictor, odometry), scenario.frames, network.stride, 2, track=True):
-        tracks += [sight.tracks] if sight.tracks is not None else []
-        windows += solved is not None and bool(solved.answer.estimates)
+    for image, solved in live.drive(Pipeline(predictor, odometry), scenario.frames, network.stride, 2, track=True):
+        tracks += [image.tracks] if image.tracks is not None else []
+        windows += solved is not None and bool(solved.result.estimates)
     return Tracked.of(scenario, tracks, windows)
 
 

@@ -28,7 +28,8 @@ class VGGTConfig:
     embed_dim: int = 1024  # width of the alternating attention
     depth: int = 24  # number of its frame/global block pairs
     num_heads: int = 16  # of its heads
-    # ``dinov2_vit{s,b,l}14_reg``, ``conv`` (one convolution, no backbone) or ``stem`` (stem.py)
+    # ``dinov2_vit{s,b,l}14_reg``, ``conv`` (one convolution, no backbone) or ``stem`` (a few convolutions and
+    # positions, see stem.py)
     patch_embed: str = 'dinov2_vitl14_reg'
     intermediate_layers: tuple[int, int, int, int] = (4, 11, 17, 23)  # the four pairs whose tokens feed the dense heads
     camera_trunk_depth: int = 4  # of the camera head's transformer, ``2 * embed_dim`` wide

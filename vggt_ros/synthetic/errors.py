@@ -16,7 +16,7 @@ class ErrorModel:
     depth_frame: float = 0.0  # the same, per frame
     depth_smooth: float = 0.0  # the same, a smooth field over the image, per frame
     depth_pixel: float = 0.0  # the same, per pixel
-    persistence: float = 0.0  # share of the variance of a frame's own errors that comes back in every window
+    persistence: float = 0.0  # share in [0, 1] of the variance of a frame's own errors that comes back in every window
     outliers: float = 0.0  # share of pixels whose log depth is off by a further normal error
     outlier_size: float = 0.5  # standard deviation of that error
     flying: float = 0.0  # share of the pixels at depth edges that lie somewhere between foreground and background
@@ -25,8 +25,8 @@ class ErrorModel:
     focal_window: float = 0.0  # standard deviation of log focal length, common to the window
     focal_frame: float = 0.0  # the same, per frame
     centred: bool = False  # the principal point is predicted in the image's centre, as VGGT does, wherever it is
-    # share of common surface from which two frames are connected; a group of frames that is not connected to slot
-    # 0 stays rigid, but is placed at random
+    # share of common surface from which two frames are connected; a group of frames that is not connected to slot 0
+    # stays rigid, but is placed at random
     overlap: float = 0.0
     lost_rotation: float = 60.0  # degrees by which it is rotated at most
     lost_translation: float = 1.0  # median depths by which it is shifted at most
@@ -35,12 +35,12 @@ class ErrorModel:
     alias: float = 0.0  # probability that it is placed in slot 0's group where it stands in a look-alike of that place
     pull_above: float = 0.2  # share of the image that a moving object must fill to pull the pose towards its motion
     pull: float = 0.0  # by how much (0 to 1) where it fills all of it, linearly less down to the threshold
-    # mean grey-level difference between neighbouring pixels below which a frame gets a random pose and depth, 0 =
-    # never
+    # mean absolute difference of neighbouring pixels, grey levels, below which a frame gets a random pose and a random
+    # smooth depth; 0 = never
     blank: float = 0.0
     blank_confident: float = 0.0  # probability that its confidence does not show it
     confidence: float = 0.9  # weights in (0, 1) around this
-    # how far they follow the pixel's own error in depth, the rest is chance; 0: the same everywhere
+    # in [0, 1], how far they follow the pixel's own error in depth, the rest is chance; 0 = the same everywhere
     confidence_correlation: float = 0.0
     descriptor_noise: float = 0.0  # standard deviation of the noise relative to the descriptor's length
     track_pixel: float = 0.0  # standard deviation in network pixels

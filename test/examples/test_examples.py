@@ -2,106 +2,238 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from vggt_ros.camera import fit, invert, pixel_grid, project, transform
 from vggt_ros.files.cloud import read_ply
+from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.trajectory import read_tum
 from vggt_ros.synthetic.places import make_world
 from vggt_ros.synthetic.sequence import default_intrinsics, render_frames
 from vggt_ros.synthetic.trajectory import make_trajectory
 from vggt_ros.synthetic.writers import write_folder
+from vggt_ros.types import Frame
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / 'examples').glob('*.py'))
-SIZE, FRAMES = (224, 168), 10
+SIZE, FRAMES = (160, 120), 8
+NETWORK_SIZE = (112, 84)  # of such pictures, as the embedded network sees them
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Pictures of a room with their intrinsics, stamps and true poses."""
+    """Pictures of a room with their intrinsics, stamps, true poses and depth."""
     path = tmp_path_factory.mktemp('walk') / 'walk'
     world, K = make_world('room', 1), default_intrinsics(SIZE)
-    way = make_trajectory(world, 'handheld', 1, FRAMES)
+    way = make_trajectory(world, 'handheld', 1, FRAMES, rate=4.0)
     write_folder(path, render_frames(world, way, K, SIZE), K, SIZE)
     return path
 
 
-def run(name: str, *words: object) -> str:
-    command = [sys.executable, str(ROOT / 'examples' / f'{name}.py'), *map(str, words)]
+def command(name: str, *words: object) -> list[str]:
+    return [sys.executable, str(ROOT / 'examples' / f'{name}.py'), *map(str, words)]
+
+
+def run(name: str, *words: object) -> subprocess.CompletedProcess:
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])}
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300).stdout
+    return subprocess.run(command(name, *words), capture_output=True, text=True, env=environment, timeout=300)
 
 
-def test_there_are_four_short_ones():
+def test_there_are_four_short_ones_that_say_how_they_are_run():
     assert [path.stem for path in EXAMPLES] == ['depth_subscriber', 'folder', 'network', 'tracks_subscriber']
-    assert all(len(path.read_text().splitlines()) < 60 for path in EXAMPLES)
+    for path in EXAMPLES:
+        text = path.read_text()
+        assert len(text.splitlines()) < 60, path.name
+        assert f'\npython examples/{path.name}' in text.split('"""')[1], path.name
+        assert 'sys.path' not in text, path.name
+
+
+def shapes_and_cameras(text: str) -> tuple[dict[str, str], np.ndarray]:
+    """What network.py prints: name -> shape, and (S, 4) x, y, z, focal length."""
+    number = r'(-?\d+\.\d+)'
+    line = rf'picture \d+: at \({number}, {number}, {number}\) in the first camera, focal length {number} px'
+    cameras = np.array(re.findall(line, text), float)
+    return dict(re.findall(r'^(\w+): (\(.*\))$', text, re.MULTILINE)), cameras
 
 
 def test_the_network_as_a_library(folder):
-    pictures = sorted((folder / 'images').glob('*.png'))[:3]
-    lines = run('network', *pictures).splitlines()
-    shapes = dict(line.split(': ', 1) for line in lines if re.match(r'\w+: \(', line))
+    answer = run('network', folder, '--pictures', 3)
+    assert answer.returncode == 0, answer.stderr
+    shapes, cameras = shapes_and_cameras(answer.stdout)
+    width, height = NETWORK_SIZE
     assert shapes['pose_enc'] == '(1, 3, 9)'
-    assert shapes['depth'] == '(1, 3, 84, 112, 1)'
-    places = [re.search(r'at \((.+), (.+), (.+)\) in the first camera, focal length (\d+) px', line) for line in lines]
-    places = np.array([[float(x) for x in found.groups()] for found in places if found])
-    assert places.shape == (3, 4)
-    np.testing.assert_array_equal(places[0, :3], 0)
-    assert np.linalg.norm(places[1:, :3], axis=1).min() > 0
-    assert (places[:, 3] > 50).all()
+    assert shapes['depth'] == f'(1, 3, {height}, {width}, 1)'
+    # The same as the network held ready says of these pictures.
+    from vggt_ros.weights.registry import make_predictor
+
+    frames = [
+        Frame(item.index, item.stamp, item.image.data.reshape(*SIZE[::-1], 3))
+        for item in open_sequence(folder, limit=3)
+    ]
+    wanted = make_predictor(device='cpu', precision='float32', heads=('camera', 'depth')).predict(frames)
+    np.testing.assert_allclose(cameras[:, :3], wanted.T_window_camera[:, :3, 3], atol=2e-4)
+    np.testing.assert_allclose(cameras[:, 3], wanted.K[:, 0, 0], atol=0.1)
+    assert np.abs(cameras[1:, :3]).max() > 0.01
+
+
+def test_the_network_without_any_pictures():
+    answer = run('network', '--pictures', 2)
+    assert answer.returncode == 0, answer.stderr
+    shapes, cameras = shapes_and_cameras(answer.stdout)
+    assert shapes['pose_enc'] == '(1, 2, 9)'
+    assert cameras.shape == (2, 4)
+    assert np.isfinite(cameras).all()
 
 
 def test_a_folder_to_poses_depth_and_cloud(folder, tmp_path):
     pytest.importorskip('open3d')
-    assert f'{FRAMES} poses' in run('folder', folder, tmp_path / 'out')
-    found, truth = read_tum(tmp_path / 'out' / 'trajectory.txt'), read_tum(folder / 'poses.txt')
-    assert found.stamps.tolist() == truth.stamps.tolist()
-    for stamp in truth.stamps:
-        depth = np.load(tmp_path / 'out' / 'depth' / f'{stamp}.npy')
-        assert depth.shape == (84, 112)
-        assert np.isfinite(depth).mean() > 0.5
-    xyz, rgb = read_ply(tmp_path / 'out' / 'cloud.ply')
-    assert len(xyz) == len(rgb) > 1000
-    # The way is the true one, up to the unit: it goes where the camera went.
-    ours, true = (one.T_world_camera[:, :3, 3] - one.T_world_camera[0, :3, 3] for one in (found, truth))
-    assert np.linalg.norm(ours[-1]) > 0
-    assert np.corrcoef(np.linalg.norm(ours, axis=1), np.linalg.norm(true, axis=1))[0, 1] > 0.9
+    output = tmp_path / 'out'
+    answer = run('folder', folder, output)
+    assert answer.returncode == 0, answer.stderr
+    assert f'{FRAMES} poses' in answer.stdout
+    assert 'scale RELATIVE' in answer.stdout
+    rows = np.loadtxt(output / 'trajectory.txt')
+    np.testing.assert_allclose(np.linalg.norm(rows[:, 4:], axis=1), 1, atol=1e-8)
+    found, true = read_tum(output / 'trajectory.txt'), read_tum(folder / 'poses.txt')
+    assert found.stamps.tolist() == true.stamps.tolist()
+    assert {path.name for path in (output / 'depth').iterdir()} == {f'{stamp}.npy' for stamp in true.stamps}
+
+    sequence, pixels = open_sequence(folder), fit(SIZE, max(NETWORK_SIZE))
+    u, v = np.moveaxis(np.rint(pixels.to_source(pixel_grid(pixels.size))).astype(int), -1, 0)
+    depth = np.stack([np.load(output / 'depth' / f'{stamp}.npy') for stamp in true.stamps])
+    truth = np.stack([sequence.read_depth(index)[v, u] for index in range(FRAMES)])
+    assert depth.shape == truth.shape
+    assert np.isfinite(depth).mean() > 0.5
+    metres = np.nanmedian(truth / depth)  # per unit of the map, one for poses, depth and cloud of all pictures
+    assert np.nanmedian(np.abs(depth * metres / truth - 1)) < 0.1
+
+    ours, theirs = (invert(way.T_world_camera[0]) @ way.T_world_camera for way in (found, true))
+    way = np.linalg.norm(theirs[-1, :3, 3])
+    assert way > 0.3
+    assert np.linalg.norm(metres * ours[:, :3, 3] - theirs[:, :3, 3], axis=1).max() < 0.3 * way
+    turned = Rotation.from_matrix(ours[:, :3, :3]).inv() * Rotation.from_matrix(theirs[:, :3, :3])
+    assert np.degrees(turned.magnitude()).max() < 4
+
+    xyz, rgb = read_ply(output / 'cloud.ply')
+    assert len(xyz) > 10_000
+    assert len(np.unique(rgb, axis=0)) > 100
+    # Seen from the first camera most of it lies where the room is, and has the room's colours.
+    points = transform(invert(found.T_world_camera[0]), xyz)
+    uv = project(points, default_intrinsics(SIZE))
+    inside = np.all((uv > 0) & (uv < np.array(SIZE) - 1), axis=1)
+    assert inside.mean() > 0.5
+    u, v = np.rint(uv[inside]).astype(int).T
+    assert np.nanmedian(np.abs(points[inside, 2] * metres / sequence.read_depth(0)[v, u] - 1)) < 0.15
+    picture = next(iter(sequence)).image.data.reshape(*SIZE[::-1], 3)
+    assert np.median(np.abs(picture[v, u].astype(int) - rgb[inside])) < 25
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    pytest.importorskip('open3d')
+    answer = run('folder', tmp_path / 'nothing', tmp_path / 'out')
+    assert answer.returncode != 0
+    assert f'{tmp_path / "nothing"} does not exist' in answer.stderr
+
+
+class Listener:
+    """A subscriber of the examples at work; ``lines`` is what it has printed."""
+
+    def __init__(self, name: str) -> None:
+        self.process = subprocess.Popen(command(name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(30)
+        self._reader.join()
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
 
 
 @pytest.mark.requires_ros
-@pytest.mark.parametrize(
-    ('name', 'topic', 'line'),
-    [
-        ('tracks_subscriber', '/vggt/tracks', r'(\d+)\.(\d{9}): \d+ tracks(, \d+ since \d+ images, .*)?'),
-        ('depth_subscriber', '/vggt/depth/image_rect', r'(\d+)\.(\d{9}): \d+\.\d+ units ahead, at \(.*\) in map'),
-    ],
-)
-def test_subscribers_print_a_line_for_every_image(name, topic, line):
-    pytest.importorskip('rclpy')
+def test_the_way_of_every_track():
+    from vggt_ros.msg import TrackArray
+
     from exact import ExactPredictor
+    from harness import Rig, poses, stamps, wait_until
+
+    with Rig(ExactPredictor(poses(12))) as rig, Listener('tracks_subscriber') as example:
+        direct = rig.listen(TrackArray, '/vggt/tracks')
+        publisher = rig.node._publication.tracks._topics[0][0]
+        assert wait_until(lambda: publisher.get_subscription_count() >= 2, 60), example.lines
+        rig.play(range(12))
+        assert wait_until(lambda: len(direct) == len(example.lines) == 12), example.lines
+        assert example.interrupt() == 0, example.lines
+    line = r'(\d+): (\d+) tracks(?:; (\d+) in (\d+) images, from \((.+), (.+)\) to \((.+), (.+)\))?'
+    found = [re.fullmatch(line, one) for one in example.lines]
+    assert all(found), example.lines
+    ways = {}
+    for message, one in zip(direct, found, strict=True):
+        for track, u, v in zip(message.id, message.u, message.v, strict=True):
+            ways.setdefault(track, []).append((u, v))
+        assert int(one[1]) == stamps([message])[0]
+        assert int(one[2]) == len(message.id)
+        if one[3] is None:
+            assert not message.id
+            continue
+        way = ways[int(one[3])]
+        assert int(one[4]) == len(way) == max(len(ways[track]) for track in message.id)
+        np.testing.assert_allclose([float(x) for x in one.groups()[4:]], [*way[0], *way[-1]], atol=0.051)
+    assert int(found[-1][2]) > 15
+    assert int(found[-1][4]) > 5
+
+
+@pytest.mark.requires_ros
+@pytest.mark.parametrize(('sources', 'unit'), [([''], 'relative units'), (['height'], 'm')])
+def test_how_far_it_is_ahead(sources, unit):
+    from nav_msgs.msg import Odometry
+
+    from exact import ExactPredictor, K, depth_of, walk
     from harness import Rig, poses, stamp_of, wait_until
 
-    command = [sys.executable, str(ROOT / 'examples' / f'{name}.py')]
-    with (
-        Rig(ExactPredictor(poses(12))) as rig,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-    ):
-        try:
-            assert wait_until(lambda: rig.node.count_subscribers(topic) == 1, 60)
-            assert wait_until(lambda: rig.node.count_subscribers('/vggt/odometry') == (name == 'depth_subscriber'), 20)
-            rig.play(range(12))
-            assert rig.settled()
-            lines = [process.stdout.readline().strip() for _ in range(8)]
-        finally:
-            process.terminate()
-        assert process.wait(20) in (0, -15)
-    found = [re.fullmatch(line, one) for one in lines]
-    assert all(found), lines
-    stamps = [int(one[1]) * 10**9 + int(one[2]) for one in found]
-    assert set(stamps) <= {stamp_of(i) for i in range(12)}
-    assert stamps == sorted(stamps)
+    scale = {'scale_sources': sources, 'camera_height': 1.4, 'gravity': 'level'}
+    with Rig(ExactPredictor(poses(24)), **scale) as rig, Listener('depth_subscriber') as example:
+        direct = rig.listen(Odometry, '/vggt/odometry')
+        publication = rig.node._publication
+        outputs = publication._outputs
+        for publisher in (outputs.depth, outputs.camera_info, publication._status):
+            assert wait_until(publisher.get_subscription_count, 60), example.lines
+        assert wait_until(lambda: outputs.odometry.get_subscription_count() >= 2), example.lines
+        rig.play(range(24))
+        assert wait_until(lambda: len(direct) == len(example.lines) == 24), example.lines
+        assert example.interrupt() == 0, example.lines
+    line = r'(\d+)\.(\d{9}): ahead ([\d.]+) (.+); eye at \((.+), (.+), (.+)\) (.+) in map'
+    found = [re.fullmatch(line, one) for one in example.lines]
+    assert all(found), example.lines
+    assert [int(one[1]) * 10**9 + int(one[2]) for one in found] == [stamp_of(index) for index in range(24)]
+    assert {one[4] for one in found[12:]} == {one[8] for one in found[12:]} == {unit}, example.lines
+    place = [[getattr(message.pose.pose.position, axis) for axis in 'xyz'] for message in direct]
+    np.testing.assert_allclose([[float(one[column]) for column in (5, 6, 7)] for one in found], place, atol=6e-4)
+    true = np.array([depth_of(T, K, (160, 120))[60, 80] for T in walk(24)])
+    metres = true[12:] / np.array([float(one[3]) for one in found[12:]])  # per unit
+    np.testing.assert_allclose(metres, metres[0], rtol=0.02)
+    assert (abs(metres[0] - 1) < 0.08) == (unit == 'm')

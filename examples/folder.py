@@ -41,7 +41,7 @@ for item in open_sequence(given.path):
     if not isinstance(item.image, RawImage) or item.image.encoding != 'rgb8':
         raise SystemExit(f'{item.name}: this example reads rgb8 only')
     known = item.calibration is not None and not any(item.calibration.d)  # K holds for undistorted pictures
-    image = item.image.data.reshape(item.image.height, item.image.width, 3)
+    image = item.image.to_rgb()
     frame = Frame(item.index, item.stamp, image, item.calibration.K if known else None)
     pipeline.look(frame, track=False)  # follows corners, which refine the poses
     result = pipeline.process([frame], track=False)

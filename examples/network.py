@@ -30,7 +30,7 @@ given = parser.parse_args()
 
 if given.folder:
     raw = [item.image for item in open_sequence(given.folder, limit=given.pictures)]
-    images = np.stack([one.data.reshape(one.height, one.width, 3) for one in raw])  # (S, H, W, 3) uint8, RGB
+    images = np.stack([one.to_rgb() for one in raw])  # (S, H, W, 3) uint8, RGB
 else:
     images = make_sequence('room', seed=1, frames=given.pictures, size=(160, 120), rate=2.0).images
 network = load(given.weights, device=given.device, heads=('camera', 'depth'))

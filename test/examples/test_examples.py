@@ -3,10 +3,8 @@
 import os
 import re
 import runpy
-import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from started import Started
 from vggt_ros.camera import fit, invert, pixel_grid, project, transform
 from vggt_ros.files.cloud import read_ply
 from vggt_ros.files.opening import open_sequence
@@ -79,10 +78,7 @@ def test_the_network_as_a_library(folder):
     # The same as the network held ready says of these pictures.
     from vggt_ros.weights.registry import make_predictor
 
-    frames = [
-        Frame(item.index, item.stamp, item.image.data.reshape(*SIZE[::-1], 3))
-        for item in open_sequence(folder, limit=3)
-    ]
+    frames = [Frame(item.index, item.stamp, item.image.to_rgb()) for item in open_sequence(folder, limit=3)]
     wanted = make_predictor(device='cpu', precision='float32', heads=('camera', 'depth')).predict(frames)
     np.testing.assert_allclose(cameras[:, :3], wanted.T_window_camera[:, :3, 3], atol=2e-4)
     np.testing.assert_allclose(cameras[:, 3], wanted.K[:, 0, 0], atol=0.1)
@@ -143,7 +139,7 @@ def test_a_folder_to_poses_depth_and_cloud(folder, output):
     assert inside.mean() > 0.5
     u, v = np.rint(uv[inside]).astype(int).T
     assert np.nanmedian(np.abs(points[inside, 2] * metres / sequence.read_depth(0)[v, u] - 1)) < 0.15
-    picture = next(iter(sequence)).image.data.reshape(*SIZE[::-1], 3)
+    picture = next(iter(sequence)).image.to_rgb()
     right, swapped = (np.abs(picture[v, u].astype(int) - colour).mean() for colour in (rgb[inside], rgb[inside, ::-1]))
     assert right < 0.6 * swapped
 
@@ -176,37 +172,6 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     assert f'{tmp_path / "nothing"} does not exist' in answer.stderr
 
 
-class Listener:
-    """A subscriber of the examples at work; ``lines`` is what it has printed."""
-
-    def __init__(self, name: str) -> None:
-        self.process = subprocess.Popen(command(name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-
-    def interrupt(self) -> int:
-        """Ctrl-C; the exit status."""
-        self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(30)
-        self._reader.join()
-        return status
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stdout.close()
-
-
 def have_heard(direct: list, lines: list[str], count: int) -> bool:
     """Whether we and the example have so many images; asked after each, nobody's queue overflows."""
     from harness import wait_until
@@ -221,14 +186,15 @@ def test_the_way_of_every_track():
     from exact import ExactPredictor
     from harness import Rig, poses, stamps, wait_until
 
-    with Rig(ExactPredictor(poses(12)), **NO_INFO) as rig, Listener('tracks_subscriber') as example:
+    with Rig(ExactPredictor(poses(12)), **NO_INFO) as rig, Started(command('tracks_subscriber')) as example:
         direct = rig.listen(TrackArray, '/vggt/tracks')
         publisher = rig.node._publication.tracks._topics[0][0]
         assert wait_until(lambda: publisher.get_subscription_count() >= 2, 60), example.lines
         for index in range(12):
             rig.play([index], infos=False)
             assert have_heard(direct, example.lines, index + 1), example.lines
-        assert example.interrupt() == 0, example.lines
+        example.interrupt()
+        assert example.wait(30) == 0, example.lines
     line = r'(\d+): (\d+) tracks(?:; (\d+) in (\d+) images, from \((.+), (.+)\) to \((.+), (.+)\))?'
     found = [re.fullmatch(line, one) for one in example.lines]
     assert all(found), example.lines
@@ -276,14 +242,15 @@ def test_a_track_that_comes_back_goes_on_and_a_new_epoch_begins_anew(talker):
 
     from harness import wait_until
 
-    with Listener('tracks_subscriber') as example:
+    with Started(command('tracks_subscriber')) as example:
         publisher = publishers(talker, {'tracks': TrackArray})['tracks']
         for second, (epoch, ids) in enumerate([(0, [7]), (0, [8]), (0, [7]), (1, [7]), (1, [])]):
             message = TrackArray(epoch=epoch, id=ids, u=[10.0 * second] * len(ids), v=[5.0] * len(ids))
             message.header.stamp.sec = second
             publisher.publish(message)
         assert wait_until(lambda: len(example.lines) == 5), example.lines
-        assert example.interrupt() == 0, example.lines
+        example.interrupt()
+        assert example.wait(30) == 0, example.lines
     assert example.lines == [
         '0: 1 tracks; 7 in 1 images, from (0.0, 5.0) to (0.0, 5.0)',
         '1000000000: 1 tracks; 8 in 1 images, from (10.0, 5.0) to (10.0, 5.0)',
@@ -301,7 +268,7 @@ def test_depth_that_comes_late_is_told_with_the_pose_of_its_own_image(talker):
     from harness import image_message, wait_until
     from vggt_ros.ros.messages import fill_image
 
-    with Listener('depth_subscriber') as example:
+    with Started(command('depth_subscriber')) as example:
         topics = {'odometry': Odometry, 'depth/camera_info': CameraInfo, 'depth/image_rect': Image}
         by_topic = publishers(talker, topics)
         headers = [image_message(index).header for index in range(4)]
@@ -316,7 +283,8 @@ def test_depth_that_comes_late_is_told_with_the_pose_of_its_own_image(talker):
             info = CameraInfo(header=headers[index], k=[110.0, 0.0, 79.5, 0.0, 110.0, 59.5, 0.0, 0.0, 1.0])
             by_topic['depth/camera_info'].publish(info)
         assert wait_until(lambda: len(example.lines) == 2), example.lines
-        assert example.interrupt() == 0, example.lines
+        example.interrupt()
+        assert example.wait(30) == 0, example.lines
     told = [line.split(': ')[1] for line in example.lines]
     assert told[0] == 'ahead 2.500 units; eye at (1.000, 0.000, 0.000) units in eye'
     assert told[1] == 'ahead unknown; eye at (3.000, 0.000, 0.000) units in eye'
@@ -331,7 +299,7 @@ def test_how_far_it_is_ahead(sources, unit):
     from harness import Rig, poses, stamp_of, wait_until
 
     scale = {'scale_sources': sources, 'camera_height': 1.4, 'gravity': 'level'}
-    with Rig(ExactPredictor(poses(24)), **scale, **NO_INFO) as rig, Listener('depth_subscriber') as example:
+    with Rig(ExactPredictor(poses(24)), **scale, **NO_INFO) as rig, Started(command('depth_subscriber')) as example:
         direct = rig.listen(Odometry, '/vggt/odometry')
         publication = rig.node._publication
         outputs = publication._outputs
@@ -343,7 +311,8 @@ def test_how_far_it_is_ahead(sources, unit):
             assert have_heard(direct, example.lines, index), example.lines
             rig.play([index], infos=False)
         assert have_heard(direct, example.lines, 24), example.lines
-        assert example.interrupt() == 0, example.lines
+        example.interrupt()
+        assert example.wait(30) == 0, example.lines
     line = r'(\d+)\.(\d{9}): ahead ([\d.]+) (.+); eye at \((.+), (.+), (.+)\) (.+) in map'
     found = [re.fullmatch(line, one) for one in example.lines]
     assert all(found), example.lines

@@ -31,7 +31,7 @@ def recorded_walk(folder: Path) -> Scenario:
         T = None if sequence.trajectory is None else sequence.trajectory.pose(item.stamp)
         if K is None or depth is None or T is None or not isinstance(item.image, RawImage):
             raise SequenceError(f'{folder}: {item.name} has no intrinsics, no pose or no depth')
-        image = item.image.data.reshape(item.image.height, item.image.width, 3)
+        image = item.image.to_rgb()
         frames.append(Frame(number, item.stamp, image, K, item.frame_id))
         truths.append(FrameTruth(T, K, depth))
         poses.append(T)

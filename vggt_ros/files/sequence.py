@@ -43,6 +43,12 @@ class RawImage:
         height, width = rgb.shape[:2]
         return cls(height, width, 'rgb8', 0, 3 * width, np.ascontiguousarray(rgb).reshape(-1))
 
+    def to_rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, a view. Raises ValueError for another encoding."""
+        if self.encoding != 'rgb8':
+            raise ValueError(f'the image is {self.encoding}, not rgb8')
+        return self.data.reshape(self.height, self.width, 3)
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:

@@ -50,9 +50,7 @@ def _run(given: argparse.Namespace, folder: Path) -> int:
         demo.render(path, 0, FRAMES)
     items = list(open_sequence(path, limit=given.limit))
     pictures = [
-        item.image.data.reshape(item.image.height, item.image.width, 3)
-        for item in items
-        if isinstance(item.image, RawImage) and item.image.encoding == 'rgb8'
+        item.image.to_rgb() for item in items if isinstance(item.image, RawImage) and item.image.encoding == 'rgb8'
     ]
     if not pictures:
         print(f'{path} has no pictures that can be played', file=sys.stderr)

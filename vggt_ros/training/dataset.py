@@ -115,8 +115,7 @@ def recorded(config: TrainConfig, device: torch.device, first: int) -> Iterator[
 
 
 def _pixels(item: SequenceItem) -> np.ndarray:
-    image = item.image
-    return image.data.reshape(image.height, image.width, 3)  # type: ignore[union-attr]  # folders give raw images
+    return item.image.to_rgb()  # type: ignore[union-attr]  # folders give raw images
 
 
 def _check_listed(path: Path) -> None:

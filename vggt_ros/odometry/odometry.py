@@ -119,10 +119,10 @@ class Odometry:
         self._rejected = 0
         keyframes = []
         for estimate in estimates:
-            descriptor = prediction.descriptor[prediction.slot(estimate.frame.index)]
-            worth = 1.0 if held else placed.worth(prediction.slot(estimate.frame.index), self._noise)
+            slot = prediction.slot(estimate.frame.index)
+            worth = 1.0 if held else placed.worth(slot, self._noise)
             worthy = not held and estimate.frame.index not in hints.blurred
-            if self._remember(estimate, descriptor, corners, worth, worthy):
+            if self._remember(estimate, prediction.descriptor[slot], corners, worth, worthy):
                 keyframes.append(estimate)
         return WindowOutcome(self.state, self.scale, self.epoch, reasons, estimates, keyframes, {}, placed)
 

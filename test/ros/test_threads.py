@@ -30,7 +30,7 @@ from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.windows.focal import FocalCheck
 from vggt_ros.odometry.world import World
 from vggt_ros.pipeline import Pipeline
-from vggt_ros.ros.inputs.intake import FrameMaker
+from vggt_ros.ros.inputs.frames import FrameMaker
 from vggt_ros.ros.messages import fill_image
 from vggt_ros.ros.outputs.publication import Publication
 from vggt_ros.tracks.tracker import KeypointTracker

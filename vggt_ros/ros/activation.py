@@ -12,7 +12,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.counters import Counters
-from vggt_ros.ros.inputs.intake import FrameMaker, ImageInput, Incoming, Intake
+from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
+from vggt_ros.ros.inputs.intake import ImageInput, Intake
 from vggt_ros.ros.inputs.sensor import RosSensor
 from vggt_ros.ros.inputs.subscriptions import Subscriptions
 from vggt_ros.ros.mailbox import Mailbox, Outbox

@@ -13,7 +13,8 @@ from vggt_ros.odometry.loops import posegraph
 from vggt_ros.odometry.sensors import Sensor
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
-from vggt_ros.ros.inputs.intake import FrameMaker, Intake
+from vggt_ros.ros.inputs.frames import FrameMaker
+from vggt_ros.ros.inputs.intake import Intake
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.tracks.config import TrackerConfig

@@ -15,7 +15,7 @@ from itertools import groupby
 from vggt_ros.odometry.front.frontend import FrameResult
 from vggt_ros.pipeline import Pipeline, PipelineReport, WindowResult
 from vggt_ros.ros.counters import Counters
-from vggt_ros.ros.inputs.intake import FrameMaker, Incoming
+from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
 from vggt_ros.ros.mailbox import Mailbox, Outbox
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import DeviceError, Frame, WindowTooLargeError

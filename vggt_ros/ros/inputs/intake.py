@@ -1,37 +1,19 @@
-"""From messages to frames: stamps and calibration are judged as they come, the camera's thread decodes the pixels."""
+"""Images as they come: by stamps and calibration they are judged before anybody decodes their pixels."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.ros.counters import Counters
-from vggt_ros.ros.inputs.decoder import Decoder
-from vggt_ros.ros.inputs.images import ImageError
-from vggt_ros.ros.inputs.rectify import CameraInfoError
+from vggt_ros.ros.inputs.frames import Incoming
 from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.messages import time_to_ns
 from vggt_ros.ros.problems import Problems
-from vggt_ros.types import Frame
-
-
-@dataclass(frozen=True, eq=False)
-class Incoming:
-    """An image message as it came, with the calibration known at that moment.
-
-    stamp: ns. received: monotonic seconds. resets: how many had been asked for by then, so that no image of before one
-    is taken for one after.
-    """
-
-    message: Any
-    calibration: Calibration | None
-    stamp: int
-    received: float
-    resets: int = 0
 
 
 class Intake:
@@ -165,41 +147,3 @@ class ImageInput:
 
     def _drop(self) -> None:
         self._counters.count('dropped', self._mailbox.clear())
-
-
-class FrameMaker:
-    """Decodes and rectifies accepted images. Belongs to the camera's thread.
-
-    camera_frame: overrides the images' frame_id unless empty. required: no image without a usable calibration.
-    bits: significant bits of 16-bit images. rectified: the images need no rectification whatever camera_info says.
-    """
-
-    def __init__(
-        self, problems: Problems, camera_frame: str, required: bool, bits: int = 16, rectified: bool = False
-    ) -> None:
-        self._problems = problems
-        self._camera_frame = camera_frame
-        self._required = required
-        self._decoder = Decoder(bits, rectified)
-        self._index = 0
-
-    def make(self, incoming: Incoming) -> Frame | None:
-        """The undistorted frame, or None with the reason reported."""
-        message = incoming.message
-        try:
-            image = self._decoder.decode(message)
-        except ImageError as error:
-            self._problems.report('image', f'image refused: {error}')
-            return None
-        K, valid = None, None
-        if incoming.calibration is not None:
-            try:
-                image, K, valid = self._decoder.undistort(image, incoming.calibration)
-            except CameraInfoError as error:
-                instead = 'image dropped' if self._required else 'going on with predicted intrinsics'
-                self._problems.report('camera_info', f'camera_info refused: {error}; {instead}')
-                if self._required:
-                    return None
-        self._index += 1
-        frame_id = self._camera_frame or message.header.frame_id or 'camera'
-        return Frame(self._index, incoming.stamp, image, K, frame_id, valid)

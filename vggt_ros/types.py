@@ -100,6 +100,7 @@ class State(IntEnum):
     LOST = 4
     RELOCALIZED = 5
     PAUSED = 6
+    INACTIVE = 7
 
 
 @dataclass(frozen=True, eq=False)

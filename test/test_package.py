@@ -193,7 +193,7 @@ def test_messages_import_beside_the_source_tree():
     assert (TrackArray.SCALE_UNKNOWN, TrackArray.SCALE_RELATIVE, TrackArray.SCALE_METRIC) == (0, 1, 2)
     assert (Status.SCALE_UNKNOWN, Status.SCALE_RELATIVE, Status.SCALE_METRIC) == (0, 1, 2)
     states = ['INITIALIZING', 'TRACKING', 'STATIONARY', 'DEGRADED', 'LOST', 'RELOCALIZED', 'PAUSED', 'INACTIVE']
-    assert [getattr(Status, state) for state in states] == list(range(7))
+    assert [getattr(Status, state) for state in states] == list(range(len(states)))
     types = TrackArray.get_fields_and_field_types()
     assert types['id'] == 'sequence<uint64>'
     assert SaveMap.Response.get_fields_and_field_types() == {'success': 'boolean', 'message': 'string'}

@@ -119,6 +119,15 @@ class Pipeline:
         self._focal.reset()
         self._forget()
 
+    def abandon(self) -> None:
+        """After an exception that nobody understands: whatever it left half done is forgotten, the map begins anew.
+
+        For the thread that processes.
+        """
+        self.begin_epoch()
+        self.tracker.reset()
+        self.front.lose()
+
     def _forget(self) -> None:
         self._waiting.clear()
         for sensor in self.sensors:

@@ -169,7 +169,8 @@ def test_best_effort_subscriber_gets_data_too(walked):
 
 
 def test_status_counts_every_image(walked):
-    last = walked['/vggt/status'][-1]
+    *_, last, closing = walked['/vggt/status']
+    assert closing.state == Status.INACTIVE
     assert last.state == Status.TRACKING
     assert last.scale == Status.SCALE_RELATIVE
     assert (last.images_received, last.images_processed, last.images_dropped, last.images_refused) == (12, 12, 0, 0)
@@ -226,9 +227,8 @@ def test_problems_show_in_the_diagnostics():
         assert {value.key: value.value for value in images.values}['problem: image'] == '1'
 
 
-def test_a_hint_names_the_topic_when_nothing_arrives(monkeypatch):
-    monkeypatch.setattr('vggt_ros.ros.outputs.diagnostics.SILENCE', 1.0)
-    with Rig(ExactPredictor(poses(4))) as rig:
+def test_a_hint_names_the_topic_when_nothing_arrives():
+    with Rig(ExactPredictor(poses(4)), image_timeout=1.0) as rig:
         diagnostics = rig.listen(DiagnosticArray, '/diagnostics')
         assert wait_until(
             lambda: any('no image for' in s.message and '/image' in s.message for m in diagnostics for s in m.status)

@@ -1,6 +1,9 @@
 """The node as a process of its own: what it says at start, and how it ends."""
 
+import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,9 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 from harness import image_message, wait_until
@@ -28,7 +34,7 @@ def test_an_interrupt_at_work_ends_it_cleanly(interrupts):
     client = rclpy.create_node('client', context=context)
     publisher = client.create_publisher(Image, 'image', 5)
     with node_process('calibration:=predicted', 'image_size:=126') as node:
-        assert wait_until(publisher.get_subscription_count, 30), node.text
+        assert wait_until(publisher.get_subscription_count, 90), node.text
         for i in range(8):
             publisher.publish(image_message(i))
         for _ in range(interrupts):
@@ -39,13 +45,75 @@ def test_an_interrupt_at_work_ends_it_cleanly(interrupts):
     rclpy.shutdown(context=context)
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('when', ['loading', 'solving'])
+def test_it_ends_whatever_the_network_does(number, when):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    client = rclpy.create_node('client', context=context)
+    publisher = client.create_publisher(Image, 'image', 5)
+    command = [sys.executable, str(Path(__file__).parents[1] / 'hanging_node.py'), when]
+    with Started([*command, '--ros-args', '-p', 'calibration:=predicted'], PYTHONUNBUFFERED='1') as node:
+        if when == 'solving':
+            assert wait_until(publisher.get_subscription_count, 90), node.text
+        for i in range(100):
+            publisher.publish(image_message(i))
+            if 'asked' in node.text:
+                break
+            time.sleep(0.1)
+        assert wait_until(lambda: 'asked' in node.text, 90), node.text
+        node.process.send_signal(number)
+        assert node.wait(10) == 0, node.text  # launch would kill it after as long
+    assert 'Traceback' not in node.text
+    client.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_an_impossible_request_of_the_lifecycle_is_refused():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    client = rclpy.create_node('client', context=context)
+    change = client.create_client(ChangeState, '/vggt/change_state')
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(client)
+    with node_process('calibration:=predicted', 'autostart:=false') as node:
+        assert change.wait_for_service(90)
+        answers = []
+        for request in (Transition.TRANSITION_ACTIVATE, 200, Transition.TRANSITION_CONFIGURE):
+            future = change.call_async(ChangeState.Request(transition=Transition(id=request)))
+            executor.spin_until_future_complete(future, 30)
+            answers.append(future.done() and future.result().success)
+        assert answers == [False, False, True], node.text
+        node.interrupt()
+        assert node.wait(20) == 0
+    assert 'Traceback' not in node.text
+    client.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    'parameter',
+    [
+        'qos_overrides./image.subscription.reliability:=best',
+        'qos_overrides./vggt/points.publisher.history:=all',
+        'window:=4 -p stride:=4',
+        'tf_mode:=odom -p odom_frame:=map',
+    ],
+)
+def test_what_only_the_user_can_change_ends_it(parameter):
+    with node_process(*parameter.split(' -p ')) as node:
+        assert node.wait(90) == 2, node.text
+        assert 'the node ends' in node.text
+        assert 'Traceback' not in node.text
+
+
 @pytest.mark.parametrize(
     ('parameter', 'reason'),
     [('window:=99', 'window'), ('mode:=dead', 'live, every_frame'), ('image_size:=500', 'multiple of 14')],
 )
 def test_a_parameter_out_of_range_ends_it_with_the_range(parameter, reason):
     with node_process(parameter) as node:
-        assert node.wait(20) == 2
+        assert node.wait(90) == 2
         assert reason in node.text
         assert 'Traceback' not in node.text
 
@@ -53,7 +121,7 @@ def test_a_parameter_out_of_range_ends_it_with_the_range(parameter, reason):
 def test_an_unreadable_checkpoint_leaves_it_waiting_for_a_better_one(tmp_path):
     (tmp_path / 'broken.safetensors').write_bytes(b'not a checkpoint')
     with node_process(f'weights:={tmp_path / "broken.safetensors"}') as node:
-        assert wait_until(lambda: 'cannot configure' in node.text), node.text
+        assert wait_until(lambda: 'cannot configure' in node.text, 90), node.text
         assert 'broken.safetensors' in node.text
         assert node.process.poll() is None
         node.interrupt()

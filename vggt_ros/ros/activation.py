@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -27,7 +29,8 @@ class Activation:
     """Images in, findings out; ``notify`` is called when there is something to ``take``.
 
     settings: the node's parameters by name. tracks_wanted: asked on the executor, for Ctrl-C takes the context away
-    under any other thread. on_restart: called when the stamps say that time began anew.
+    under any other thread. on_restart: called when the stamps say that time began anew. pause_after: how many seconds
+    the network rests after a window that took so many. What fails on the way leaves nothing behind.
     """
 
     def __init__(
@@ -42,8 +45,10 @@ class Activation:
         notify: Callable[[], None],
         tracks_wanted: Callable[[], bool],
         on_restart: Callable[[], None],
+        pause_after: Callable[[float], float],
     ) -> None:
         self.counters = Counters()
+        self.began = time.monotonic()
         self._ask_tracks_wanted, self._tracks_wanted = tracks_wanted, threading.Event()
         every, queue_size = settings['mode'] == 'every_frame', settings['queue_size']
         bound = queue_size if every else None
@@ -63,41 +68,63 @@ class Activation:
                 every,
                 self._tracks_wanted.is_set,
             ),
-            NetworkThread(pipeline, self._queued, problems, self.counters, self._findings, self._tracks_wanted.is_set),
+            NetworkThread(
+                pipeline,
+                self._queued,
+                problems,
+                self.counters,
+                self._findings,
+                self._tracks_wanted.is_set,
+                pause_after,
+            ),
         )
-        for thread in self._threads:
-            thread.start()
-        group = MutuallyExclusiveCallbackGroup()
-        self._subscriptions, self._sensors = Subscriptions(node, settings), sensors
-        for sensor in sensors:
-            sensor.open(group)
         kind, topic = (
             (Image, 'image') if settings['image_transport'] == 'raw' else (CompressedImage, 'image/compressed')
         )
-        self._subscriptions.add(kind, topic, self._images, 1, group)
-        self._subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group)
-        self.topics = [node.resolve_topic_name(topic)]
+        self.topics = (node.resolve_topic_name(topic),)
+        group = MutuallyExclusiveCallbackGroup()
+        with ExitStack() as parts:  # in the order in which they must end: first nothing new comes, then the threads end
+            parts.callback(self._close_walls)
+            subscriptions = Subscriptions(node, settings)
+            parts.callback(subscriptions.close)
+            for sensor in sensors:
+                parts.callback(sensor.close)
+                sensor.open(group)
+            subscriptions.add(kind, topic, self._images, 1, group)
+            subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group)
+            for thread in self._threads:
+                thread.start()
+            self._parts = parts.pop_all()
 
     @property
-    def is_alive(self) -> bool:
-        """False when a thread has died of an error: see the log."""
-        return all(thread.is_alive() for thread in self._threads)
+    def cause(self) -> str | None:
+        """Why a thread has ended, None while both are at work."""
+        for thread in self._threads:
+            if not thread.is_alive():
+                return thread.cause or f'{thread.name} has ended'
+        return None
 
     @property
     def paused(self) -> bool:
         """Whether images are ignored."""
         return self._images.paused
 
-    def stop(self) -> None:
-        """Unsubscribe and end the threads; what they have found by then can still be taken."""
-        self._subscriptions.close()
-        for sensor in self._sensors:
-            sensor.close()
-        # All walls first: a thread may wait for room in the other's. A window in progress is still solved.
+    def stop(self, patience: float) -> bool:
+        """Unsubscribe and end the threads; what they have found by then can still be taken.
+
+        A window in progress is still solved, unless it takes longer than ``patience`` seconds: then its thread is left
+        alone, and the answer is False.
+        """
+        self._parts.close()
+        end = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _close_walls(self) -> None:
+        """All of them before any thread is waited for: one may wait for room in the other's."""
         for wall in (self._incoming, self._queued, self._findings):
             wall.close()
-        for thread in self._threads:
-            thread.join()
 
     def take(self) -> Finding | None:
         """The oldest finding that waits, None without any."""

@@ -146,10 +146,10 @@ class TransformPublisher:
 
 
 def spin(executor: Any) -> None:
-    """``executor.spin()`` that outlives what is destroyed while it waits.
+    """``executor.spin()`` that outlives what rclpy raises where nobody can catch it.
 
-    rclpy looks at event handlers after it has let go of the list of them (ros2/rclpy, issue 1284): an entity
-    that is destroyed by another thread at that moment would end the node.
+    InvalidHandle: it looks at event handlers after it has let go of the list of them (ros2/rclpy, issue 1284), and an
+    entity that is destroyed by another thread at that moment would end the node.
     """
     from rclpy.exceptions import InvalidHandle
     from rclpy.logging import get_logger

@@ -35,7 +35,10 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
             heads=heads,
             cache_bytes=settings['cache_size'] << 20,
         )
-    except (CheckpointError, DeviceError, ValueError) as error:
+    except (CheckpointError, DeviceError) as error:
+        # A disk may be mounted later, the network come up, another process leave the device.
+        raise LoadError(str(error), passing=True) from error
+    except ValueError as error:
         raise LoadError(str(error)) from error
 
 

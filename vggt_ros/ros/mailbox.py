@@ -60,6 +60,12 @@ class Mailbox(Generic[T]):
             self._changed.notify_all()
             return batch
 
+    def rest(self, seconds: float) -> None:
+        """For the consumer: wait so long, or until the mailbox is closed."""
+        if seconds > 0:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, seconds)
+
     def clear(self) -> int:
         """Forget what waits; the number of items dropped."""
         with self._changed:

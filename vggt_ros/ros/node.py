@@ -1,262 +1,322 @@
 """The lifecycle node: images in; poses, depth, clouds, tracks and the map out.
 
 Callbacks enqueue, two threads look and solve (worker.py), the executor publishes what they find (outputs/publication).
-Here are the lifecycle, the services and the parameters.
+Here are the lifecycle, the services and the parameters. Whatever happens is said on ``~/status`` and /diagnostics,
+which the node has from its construction to its end.
 """
 
 from __future__ import annotations
 
-import signal
+import functools
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_srvs.srv import Trigger
 
-from vggt_ros.ros import compat, parameters
+from vggt_ros.ros import compat, parameters, process
 from vggt_ros.ros.activation import Activation
-from vggt_ros.ros.counters import Counts
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.inputs.sensors import make_sensors
+from vggt_ros.ros.lifecycle import RefusingLifecycleNode
 from vggt_ros.ros.loading import check, load_predictor, make_intake, make_pipeline, map_config
 from vggt_ros.ros.outputs.publication import Publication
+from vggt_ros.ros.outputs.standing import Standing
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.reporter import Reporter
+from vggt_ros.ros.services import Services
+from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.lookup import open_lookup
 from vggt_ros.ros.worker import ReportedWindow
-from vggt_ros.types import Predictor
+from vggt_ros.types import Predictor, State
 
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
 RETRY = 0.05  # s between looks whether a transform of somebody else has come
+WATCH = 0.25  # s between looks at the age of everything
+PATIENCE = 30.0  # s for the threads to end in a transition; a window of a large network on a CPU takes long
+
+# What a user must change: parameters that do not fit, a package or a network that is not there.
+REFUSED = (LoadError, compat.MissingPackage, ValueError)
 
 
-class VGGTNode(LifecycleNode):
+def _transition(
+    callback: Callable[[VGGTNode, LifecycleState], TransitionCallbackReturn],
+) -> Callable[[VGGTNode, LifecycleState], TransitionCallbackReturn]:
+    """rclpy turns whatever a transition raises into ERROR without a word: here it is said, with its traceback."""
+
+    @functools.wraps(callback)
+    def said(node: VGGTNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return callback(node, state)
+        except Exception as error:  # noqa: BLE001 - said, and the error transition gives everything back
+            if not node.context.ok():
+                return ERROR  # an interrupt took the context away: everything ends
+            node.fail(f'{callback.__name__} failed: {type(error).__name__}: {error}', error)
+            return ERROR
+
+    return said
+
+
+class VGGTNode(RefusingLifecycleNode):
     """See README for topics, parameters and services.
 
     load: makes the predictor from the node's parameters, a dict by name; raises LoadError with the reason.
+    exit_status: of the process, once the node has ended its context itself.
     """
 
     def __init__(self, load: Callable[[dict[str, Any]], Predictor] = load_predictor, **options: Any) -> None:
         super().__init__('vggt', **options)
         parameters.declare(self)
         self._load = load
-        self._configured = False
+        self.exit_status = 0
         self._problems = Problems(self.get_logger())
         self._active: Activation | None = None
-        self._counts = Counts()
-        self._service_group = MutuallyExclusiveCallbackGroup()
+        self._publication: Publication | None = None
+        self._inactive = Standing(State.INACTIVE, ('not configured',))
+        self._refusal = Refusal('not configured', passing=True)
+        self._broken: str | None = None  # why everything must be given back
+        self._abandoned = False  # whether a thread would not end
+        self._supervisor: Supervisor | None = None
         self._guard = self.create_guard_condition(self._publish_findings)
+        self._reporter = Reporter(self, self._problems)
+        # While the network is loaded, or a thread waited for, the node still says so; a simulation's clock may stand.
+        watching, self._steady = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCH, self._stand, watching, self._steady)
+        self.create_timer(1.0, self._diagnose, watching, self._steady)
+        self.create_timer(WATCH, self._look_after, clock=self._steady)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        problem = parameters.first_problem(changes, self._configured)
+        problem = parameters.first_problem(changes, self._publication is not None)
         return SetParametersResult(successful=problem is None, reason=problem or '')
 
     def _settings(self) -> dict[str, Any]:
         return {declared.name: self.get_parameter(declared.name).value for declared in parameters.PARAMETERS}
 
+    def _get(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
     # Lifecycle
 
+    @_transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and offer the topics; FAILURE with the reason in the log when it cannot be loaded."""
+        self._inactive = Standing(State.INACTIVE, ('the network is being loaded',))
         settings = self._settings()
         try:
             check(settings)
-            predictor = self._load(settings)
             with ExitStack() as parts:  # a later one that fails closes the earlier ones
-                self._lookup = open_lookup(self, settings)
-                parts.callback(self._lookup.close)
-                self._sensors = make_sensors(Robot(self, settings, self._problems, self._lookup))
-                self._pipeline = make_pipeline(predictor, settings, self._sensors, self._problems)
-                self._publication = Publication(
-                    self, settings, self._lookup, map_config(settings), self._problems, self._pipeline.report()
-                )
-                parts.callback(self._publication.close)
-                self._intake = make_intake(settings, self._problems)
+                self._configure(settings, parts)
                 self._parts = parts.pop_all()
-        except (LoadError, compat.MissingPackage, ValueError) as error:
-            self.get_logger().error(f'cannot configure: {error}')
-            return FAILURE
-        self.get_logger().info(compat.describe())
-        self.get_logger().info(', '.join(f'{key}: {value}' for key, value in predictor.describe().items()))
-        self._every(1.0, self._diagnose)
-        if self._publication.transforms.frames.looks_up:
-            self._every(RETRY, self._publication.retry_transforms)
-        for name, handler in (('reset', self._on_reset), ('pause', self._on_pause), ('resume', self._on_resume)):
-            service = self.create_service(Trigger, f'~/{name}', handler, callback_group=self._service_group)
-            self._parts.callback(self.destroy_service, service)
-        self._configured = True
+        except Exception as error:
+            if not (isinstance(error, REFUSED) or is_misconfigured(error)):
+                raise
+            return self._refuse('not configured', 'cannot configure', error)
+        self._inactive = Standing(State.INACTIVE, ('configured, not activated',))
         return SUCCESS
 
-    def _every(self, seconds: float, call: Callable[[], None]) -> None:
-        self._parts.callback(self.destroy_timer, self.create_timer(seconds, call))
+    def _configure(self, settings: dict[str, Any], parts: ExitStack) -> None:
+        predictor = self._load(settings)
+        parts.callback(gc.collect)  # the last to go: cycles must not keep the network until somebody else collects
+        lookup = open_lookup(self, settings)
+        parts.callback(lookup.close)
+        self._sensors = make_sensors(Robot(self, settings, self._problems, lookup))
+        parts.callback(delattr, self, '_sensors')
+        self._pipeline = make_pipeline(predictor, settings, self._sensors, self._problems)
+        parts.callback(delattr, self, '_pipeline')
+        self._clear_lookup = lookup.clear
+        publication = Publication(self, settings, lookup, map_config(settings), self._problems, self._pipeline.report())
+        parts.callback(publication.close)
+        self._intake = make_intake(settings, self._problems)
+        parts.callback(delattr, self, '_intake')
+        if publication.transforms.frames.looks_up:
+            self._every(parts, RETRY, publication.retry_transforms)
+        parts.callback(Services(self, lambda: self._active, self._guard.trigger).close)
+        self._publication = publication
+        parts.callback(setattr, self, '_publication', None)
+        self.get_logger().info(compat.describe())
+        self.get_logger().info(', '.join(f'{key}: {value}' for key, value in predictor.describe().items()))
 
+    def _every(self, parts: ExitStack, seconds: float, call: Callable[[], None]) -> None:
+        parts.callback(self.destroy_timer, self.create_timer(seconds, call, clock=self._steady))
+
+    @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the threads."""
-        self._active = Activation(
-            self,
-            self._settings(),
-            self._pipeline,
-            *self._intake,
-            self._sensors,
-            self._problems,
-            self._guard.trigger,
-            self._publication.tracks.wanted,
-            self._lookup.clear,
-        )
+        assert self._publication is not None
+        try:
+            self._active = Activation(
+                self,
+                self._settings(),
+                self._pipeline,
+                *self._intake,
+                self._sensors,
+                self._problems,
+                self._guard.trigger,
+                self._publication.tracks.wanted,
+                self._clear_lookup,
+                self._pause_after,
+            )
+        except Exception as error:
+            if not (isinstance(error, REFUSED) or is_misconfigured(error)):
+                raise
+            return self._refuse('configured, not activated', 'cannot activate', error)
         self._stand()
         return super().on_activate(state)
 
+    @_transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and stop the threads; map and tracks stay for the next activation."""
-        self._stop()
+        self._inactive = Standing(State.INACTIVE, ('configured, not activated',))
+        self._stop(PATIENCE)
+        if self._broken is not None:
+            self.fail(self._broken)
+            return ERROR
         return super().on_deactivate(state)
 
+    @_transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the network and its memory back."""
+        self._inactive = Standing(State.INACTIVE, ('not configured',))
         self._release()
         return SUCCESS
 
+    @_transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop whatever runs."""
-        self.close()
+        self._inactive = Standing(State.INACTIVE, ('shut down',))
+        self.close(PATIENCE)
         return SUCCESS
 
-    def close(self) -> None:
-        """Stop and give everything back, in any state."""
-        self._stop()
-        self._release()
+    @_transition
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that failed: nothing of it is left, and the node can be configured again."""
+        self.close(PATIENCE)
+        return SUCCESS
 
-    def _stop(self) -> None:
-        if self._active is None:
+    def close(self, patience: float = PATIENCE) -> None:
+        """Stop and give everything back, in any state. patience: seconds for the threads to end."""
+        try:
+            self._stop(patience)
+        finally:
+            self._release()
+
+    def _stop(self, patience: float) -> None:
+        active = self._active
+        if active is None:
             return
-        self._active.stop()
-        if self.context.ok():  # not after Ctrl-C: nothing can be published any more
-            self._publish_findings()
-        self._active = None
+        try:
+            if not active.stop(patience):
+                self._abandoned = True
+                self._broken = self._broken or f'a thread has not ended within {patience:.0f} s'
+        finally:
+            if self.context.ok():  # not after Ctrl-C: nothing can be published any more
+                self._publish_findings()
+            self._active = None
 
     def _release(self) -> None:
-        if not self._configured:
+        if self._publication is None:
             return
-        self._configured = False
         self._parts.close()
-        self._counts = Counts()
-        del self._pipeline, self._publication, self._sensors
+
+    def _refuse(self, standing: str, what: str, error: Exception) -> TransitionCallbackReturn:
+        """A transition that cannot be, for a reason that is understood."""
+        self.get_logger().error(f'{what}: {error}')
+        self._refusal = Refusal(str(error), passing=isinstance(error, LoadError) and error.passing)
+        self._inactive = Standing(State.INACTIVE, (f'{standing}: {error}',), failed=True)
+        return FAILURE
+
+    def fail(self, reason: str, error: Exception | None = None) -> None:
+        """Something failed that nobody understands: it is said until the node is at work again."""
+        if error is not None:
+            self._problems.failed(reason, error)
+        self._refusal = Refusal(reason, passing=True, understood=False)
+        self._inactive = Standing(State.INACTIVE, (f'failed: {reason}',), failed=True)
+
+    # At work by itself
+
+    def supervise(self) -> None:
+        """Configure and activate as soon as the executor spins, and again after a failure."""
+        self._supervisor = Supervisor(self, self, self.end)
+        self._supervisor.start()
+
+    def bring_up(self) -> None:
+        """Configure and activate, unless somebody else has. Raises Refusal."""
+        if self._state_machine.current_state[1] != 'unconfigured':
+            return
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != SUCCESS and self.context.ok():
+                raise self._refusal
+
+    def end(self, status: int) -> None:
+        """End the context, and with it the executor that spins the node. status: of the process."""
+        self.exit_status = status
+        self.context.try_shutdown()
+
+    def _look_after(self) -> None:
+        """Whether the node is able to work at all; if not, it goes through its lifecycle's error transition."""
+        active, publication = self._active, self._publication
+        if active is None or publication is None:
+            return
+        counts, reason = active.counters.snapshot(), active.cause
+        if not publication.is_alive:
+            reason = "the map's thread has ended: see the log"
+        for name, failures in counts.failures.items():
+            if failures.in_row >= self._get('failures_in_row'):
+                reason = f'the {name} failed {failures.in_row} times in a row: {failures.reason}'
+        if reason is None:
+            return
+        self.get_logger().error(f'{reason}; everything is given back')
+        self._broken = reason
+        self.trigger_deactivate()
+        self._broken = None
+        if self._abandoned:
+            self.get_logger().fatal('a thread does not end: only a new process gets rid of it')
+            self.end(1)
+        elif self._supervisor is not None:
+            self._supervisor.recover(counts.windows)
 
     # Output
 
     def _publish_findings(self) -> None:
         """On the executor: publish what the threads have found, each with the state that belongs to it."""
-        while self._active is not None and (found := self._active.take()) is not None:
+        active, publication = self._active, self._publication
+        while active is not None and publication is not None and (found := active.take()) is not None:
             if isinstance(found, ReportedWindow):
-                self._publication.window(found.result, found.report)
+                publication.window(found.result, found.report)
             else:
-                self._publication.frame(found)
+                publication.frame(found)
             self._stand()
         self._stand()
 
     def _stand(self) -> None:
         """Say how things stand, when it is something new."""
-        if not self._configured:
-            return
-        if self._active is not None:
-            self._counts = self._active.counters.snapshot()
-        self._publication.stand(self._counts, self._active is not None and self._active.paused)
+        self._reporter.stand(self._active, self._publication, self._inactive)
 
     def _diagnose(self) -> None:
         """Once a second."""
-        self._stand()
-        failure = ''
-        if self._active is not None and not self._active.is_alive:
-            failure = 'a thread died: see the log, restart the node'
-        self._publication.diagnose([] if self._active is None else self._active.topics, failure)
+        self._reporter.diagnose(self._active, self._publication, self._inactive)
 
-    # Services
-
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        active = self._active
-        if active is None:
-            response.message = 'the node is not active'
-            return response
-        active.begin_epoch()
-        response.success, response.message = True, 'the map begins anew with the next image'
-        return response
-
-    def _on_pause(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._set_paused(True, response)
-
-    def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._set_paused(False, response)
-
-    def _set_paused(self, paused: bool, response: Trigger.Response) -> Trigger.Response:
-        active = self._active
-        if active is None:
-            response.message = 'the node is not active'
-            return response
-        response.message = 'paused' if paused else 'running'
-        if paused == active.paused:
-            response.message += ' already'
-        active.pause(paused)
-        self._guard.trigger()  # the status is said where everything else is published
-        response.success = True
-        return response
-
-
-class _Interrupts:
-    """Ctrl-C while the node loads ends it there and then; later it only ends the context, which ends the executor.
-
-    Python would raise KeyboardInterrupt wherever the main thread is: between the start of a thread of the executor's
-    pool and its registration, for one, after which the process waits for that thread for ever. To be made before
-    rclpy.init, whose own handler calls this one.
-    """
-
-    def __init__(self) -> None:
-        self.quiet = False
-        signal.signal(signal.SIGINT, self._interrupt)
-
-    def _interrupt(self, *_: Any) -> None:
-        if not self.quiet:
-            raise KeyboardInterrupt
+    def _pause_after(self, took: float) -> float:
+        """Seconds that the network rests after a window that took so many."""
+        rate, share = self._get('max_window_rate'), self._get('network_share')
+        return max(took / share - took, 1 / rate - took if rate else 0.0)
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node; with ``autostart`` it configures and activates itself."""
-    interrupts = _Interrupts()
-    rclpy.init(args=args)
-    try:
-        node = VGGTNode()
-    except (ValueError, rclpy.exceptions.ParameterException) as error:
-        print(f'vggt: {error}', file=sys.stderr)
-        rclpy.shutdown()
-        return 2
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    try:
-        if node.get_parameter('autostart').value and node.trigger_configure() == SUCCESS:
-            node.trigger_activate()
-        interrupts.quiet = True
-        compat.spin(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RuntimeError:
-        # Ctrl-C takes the context away under whatever publishes at that moment: rclpy's RCLError is a RuntimeError.
-        if node.context.ok():
-            raise
-    finally:
-        # ros2 launch and the terminal may both send the interrupt; the second must not tear the clean-up.
-        interrupts.quiet = True
-        node.close()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    """Run the node; with ``autostart`` it configures and activates itself. The exit status of the process."""
+    return process.run(VGGTNode, args)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,11 @@ from vggt_ros.ros.tf.frames import MODES
 
 
 class LoadError(RuntimeError):
-    """The network cannot be held ready; the text says why and what to do."""
+    """The network cannot be held ready; the text says why and what to do. passing: it may be different later."""
+
+    def __init__(self, text: str, passing: bool = False) -> None:
+        super().__init__(text)
+        self.passing = passing
 
 
 class OptionError(ValueError):
@@ -171,6 +175,38 @@ PARAMETERS: tuple[Declared, ...] = (
         'auto',
         'down by imu (topic imu), base (base_frame is level) or level (the camera is at first); auto: the first there',
         choices=('auto', 'imu', 'base', 'level'),
+    ),
+    Declared(
+        'image_timeout',
+        2.0,
+        'without an image for so long the node says that it is lost',
+        's',
+        (0.1, 3600.0),
+        structural=False,
+    ),
+    Declared(
+        'failures_in_row',
+        5,
+        'images or windows that fail one after another before the node gives everything back and begins anew',
+        '',
+        (1, 1000),
+        structural=False,
+    ),
+    Declared(
+        'max_window_rate',
+        0.0,
+        'most windows a second, for robots whose GPU has other work; 0: as fast as it goes',
+        'Hz',
+        (0.0, 1000.0),
+        structural=False,
+    ),
+    Declared(
+        'network_share',
+        1.0,
+        'most of the time that the network may be at work, the rest of it the device is free',
+        '',
+        (0.01, 1.0),
+        structural=False,
     ),
     Declared('max_time_jump', 1.0, 'a stamp that goes back further than this is a restart: reset', 's', (0.0, 3600.0)),
 )

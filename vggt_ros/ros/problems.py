@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
 LOG_PERIOD = 5.0  # seconds between log lines about one kind of problem
@@ -28,25 +29,40 @@ class Problems:
 
     def report(self, kind: str, text: str) -> None:
         """Something of this kind happened; the text says what and what to do."""
+        if count := self._due(kind, text):
+            self._logger.warning(text + _times(count))
+
+    def failed(self, text: str, error: BaseException) -> None:
+        """Something that nobody understands: an error in the log, with its traceback."""
+        if count := self._due('failure', text):
+            where = ''.join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+            self._logger.error(f'{text}{_times(count)}\n{where}')
+
+    def _due(self, kind: str, text: str) -> int:
+        """Count it; how often it has happened when the log should say so, else 0."""
         now = time.monotonic()
         with self._lock:
             problem = self._problems.setdefault(kind, _Problem())
             problem.count += 1
             problem.text, problem.seen = text, now
-            due = now - problem.logged >= LOG_PERIOD
-            if due:
-                problem.logged = now
-            count = problem.count
-        if due:
-            self._logger.warning(text if count == 1 else f'{text} ({count} times so far)')
+            if now - problem.logged < LOG_PERIOD:
+                return 0
+            problem.logged = now
+            return problem.count
 
-    def present(self) -> list[str]:
-        """The texts of what happened recently."""
+    def present(self, but: str = '') -> list[str]:
+        """The texts of what happened recently. but: a kind to leave out."""
         now = time.monotonic()
         with self._lock:
-            return [problem.text for problem in self._problems.values() if now - problem.seen < FRESH]
+            return [
+                problem.text for kind, problem in self._problems.items() if kind != but and now - problem.seen < FRESH
+            ]
 
     def counts(self) -> dict[str, int]:
         """How often each kind has happened since the start."""
         with self._lock:
             return {kind: problem.count for kind, problem in self._problems.items()}
+
+
+def _times(count: int) -> str:
+    return '' if count == 1 else f' ({count} times so far)'

@@ -1,5 +1,8 @@
 """The two threads between the images and their results.
 
+What one image or window does to a decoder, OpenCV, torch or us costs that image or window: it is counted, said, and the
+thread goes on. What nobody understands costs the map as well, for nobody knows what it left half done.
+
 The camera's thread looks at every image: decoded, tracked, located. The network's thread, the one that runs torch,
 solves windows of those that reach it. What either finds waits in one outbox for the executor, in the order of time;
 beside every window lies a frozen report of the network's thread, which nobody else may look into.
@@ -8,6 +11,7 @@ beside every window lies a frozen report of the network's thread, which nobody e
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -42,7 +46,35 @@ Finding = FrameResult | ReportedWindow
 """What waits for the executor."""
 
 
-class CameraThread(threading.Thread):
+class Worker(threading.Thread):
+    """A thread whose end is always noticed: ``cause`` says why it ended, None while it runs or when it was told to."""
+
+    def __init__(self, name: str, problems: Problems, counters: Counters) -> None:
+        super().__init__(name=f'vggt_{name}', daemon=True)
+        self._short_name = name
+        self._problems = problems
+        self._counters = counters
+        self.cause: str | None = None
+
+    def run(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:  # noqa: BLE001 - a thread must not die in silence, of SystemExit either
+            self.cause = f"the {self._short_name}'s thread ended: {type(error).__name__}: {error}"
+            self._problems.failed(self.cause, error)
+
+    def work(self) -> None:
+        """Until there is nothing more to do."""
+        raise NotImplementedError
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Count, and say with its traceback, what nobody understands."""
+        reason = f'{what}: {type(error).__name__}: {error}'
+        self._counters.failed(self._short_name, reason)
+        self._problems.failed(reason, error)
+
+
+class CameraThread(Worker):
     """Decodes and looks at every image until its mailbox is closed; hands those that are due to the network's.
 
     every: hand over all of them. tracks_wanted: whether anybody listens to keypoint tracks.
@@ -60,48 +92,67 @@ class CameraThread(threading.Thread):
         every: bool,
         tracks_wanted: Callable[[], bool],
     ) -> None:
-        super().__init__(name='vggt_camera', daemon=True)
+        super().__init__('camera', problems, counters)
         self._pipeline = pipeline
         self._incoming, self._outgoing = incoming, outgoing
         self._frames = make_frame
-        self._problems = problems
-        self._counters = counters
         self._findings = findings
         self._every, self._tracks_wanted = every, tracks_wanted
         self._resets = 0  # that were asked for before the newest image
         self._epoch = 0
         self._size: tuple[int, int] | None = None
 
-    def run(self) -> None:
+    def work(self) -> None:
         while (batch := self._incoming.take()) is not None:
             for incoming in batch:
-                frame = self._frames.make(incoming)
-                if frame is None:
-                    self._counters.count('refused')
-                else:
-                    self._look(frame, incoming)
+                self._attempt(incoming)
 
-    def _look(self, frame: Frame, incoming: Incoming) -> None:
-        resized = self._size not in (None, frame.size)
-        if resized:
-            self._problems.report(
-                'size change', f'the images are now {frame.size}, not {self._size}: the map begins anew'
-            )
-        if resized or incoming.resets != self._resets:
-            self._pipeline.reset_looking()
-            self._epoch += 1
-        self._size, self._resets = frame.size, incoming.resets
-        result = self._pipeline.look(frame, self._tracks_wanted())
-        self._counters.count('located', result.located is not None)
+    def _attempt(self, incoming: Incoming) -> None:
+        try:
+            frame = self._frames.make(incoming)
+        except Exception as error:  # noqa: BLE001 - see the top of this file
+            self.failed('an image could not be read', error)
+            frame = None
+        if frame is None:
+            self._counters.count('refused')
+            return
+        try:
+            result = self._look(frame, incoming)
+        except Exception as error:  # noqa: BLE001 - see the top of this file
+            self._counters.count('refused')
+            self.failed('an image could not be looked at, the map begins anew', error)
+            self._begin_epoch()
+            return
+        self._counters.seen(result.located is not None)
+        self._counters.worked('camera')
         self._findings.put(result)
         if self._every or self._pipeline.due(result):
             self._counters.count('dropped', self._outgoing.put(QueuedFrame(frame, incoming.received, self._epoch)))
         else:
             self._counters.count('dropped')
 
+    def _look(self, frame: Frame, incoming: Incoming) -> FrameResult:
+        resized = self._size not in (None, frame.size)
+        if resized:
+            self._problems.report(
+                'size change', f'the images are now {frame.size}, not {self._size}: the map begins anew'
+            )
+        begins = resized or incoming.resets != self._resets
+        self._size, self._resets = frame.size, incoming.resets
+        if begins:
+            self._begin_epoch()
+        return self._pipeline.look(frame, self._tracks_wanted())
 
-class NetworkThread(threading.Thread):
-    """Solves windows of what its mailbox holds, until it is closed. tracks_wanted: as for the camera's thread."""
+    def _begin_epoch(self) -> None:
+        self._pipeline.reset_looking()
+        self._epoch += 1
+
+
+class NetworkThread(Worker):
+    """Solves windows of what its mailbox holds, until it is closed. tracks_wanted: as for the camera's thread.
+
+    pause_after: seconds to rest after a window that took so many seconds, asked after each.
+    """
 
     def __init__(
         self,
@@ -111,22 +162,37 @@ class NetworkThread(threading.Thread):
         counters: Counters,
         findings: Outbox[Finding],
         tracks_wanted: Callable[[], bool],
+        pause_after: Callable[[float], float],
     ) -> None:
-        super().__init__(name='vggt_network', daemon=True)
+        super().__init__('network', problems, counters)
         self._pipeline = pipeline
         self._mailbox = mailbox
-        self._problems = problems
-        self._counters = counters
         self._findings = findings
         self._tracks_wanted = tracks_wanted
+        self._pause_after = pause_after
         self._epoch = 0
         self._unanswered = 0  # frames given to the pipeline that have neither come back nor been refused
         self._window = pipeline.report().window
 
-    def run(self) -> None:
+    def work(self) -> None:
         while (batch := self._mailbox.take()) is not None:
+            began = time.monotonic()
             for _, same in groupby(batch, lambda queued: queued.epoch):
-                self._process(list(same))
+                self._attempt(list(same))
+            self._mailbox.rest(self._pause_after(time.monotonic() - began))
+
+    def _attempt(self, batch: list[QueuedFrame]) -> None:
+        self._counters.busy(True)
+        try:
+            self._process(batch)
+        except Exception as error:  # noqa: BLE001 - see the top of this file
+            self.failed('a window could not be solved, the map begins anew', error)
+            self._pipeline.abandon()
+            self._counters.count('refused', self._unanswered)
+            self._unanswered = 0
+            self._findings.put(ReportedWindow(self._pipeline.standing(), self._pipeline.report()))
+        finally:
+            self._counters.busy(False)
 
     def _process(self, batch: list[QueuedFrame]) -> None:
         if batch[0].epoch != self._epoch:
@@ -152,8 +218,11 @@ class NetworkThread(threading.Thread):
         try:
             result = self._pipeline.process(frames, self._tracks_wanted())
         except (WindowTooLargeError, DeviceError) as error:
+            self._counters.failed('network', str(error))
             self._problems.report('device', str(error))
             return self._pipeline.standing(self._unanswered, (str(error),))
+        if result.estimates or result.refused:  # else too few images have come for a window: that proves nothing
+            self._counters.worked('network')
         if result.refused:
             self._problems.report('window', f'{result.refused} frames dropped: {"; ".join(result.reasons)}')
         for warning in result.warnings:

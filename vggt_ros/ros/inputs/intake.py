@@ -108,7 +108,7 @@ class ImageInput:
         self._paused = False
 
     def __call__(self, message: Any) -> None:
-        self._counters.count('received')
+        self._counters.received()
         with self._lock:
             paused = self._paused
         if paused:

@@ -1,4 +1,4 @@
-"""From results to topics: what a frame and a window brought goes to every publisher here, and what is true is said."""
+"""From results to topics: what a frame and a window brought goes to every publisher here."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
 
 from vggt_ros.mapping.voxel_map import MapConfig
-from vggt_ros.msg import Status
 from vggt_ros.odometry.front.frontend import FrameResult
 from vggt_ros.odometry.scale.sources import Lookup
-from vggt_ros.pipeline import PipelineReport, WindowResult, current_state
+from vggt_ros.pipeline import PipelineReport, WindowResult
 from vggt_ros.ros import messages
-from vggt_ros.ros.counters import Counts
-from vggt_ros.ros.outputs.diagnostics import Diagnostics
 from vggt_ros.ros.outputs.live_map import LiveMap
 from vggt_ros.ros.outputs.outputs import Outputs
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
 from vggt_ros.ros.outputs.track_outputs import TrackOutputs
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.tf.transforms import Transforms
-from vggt_ros.types import Frame, PosedFrame, State
+from vggt_ros.types import Frame, PosedFrame
 
 
 class _Closable(Protocol):
@@ -35,8 +32,9 @@ Part = TypeVar('Part', bound=_Closable)
 class Publication:
     """Everything that the node publishes, from configure to cleanup.
 
-    All methods belong to one callback group of the executor: results arrive in the order of time, each with the state
-    that belongs to it. settings: the node's parameters by name. report: of the pipeline as it begins.
+    All methods belong to one callback group of the executor: results arrive in the order of time. settings: the node's
+    parameters by name. report: of the pipeline as it begins. What came last stays for whoever asks how things stand:
+    ``result`` and ``report`` of the newest window, ``located`` and ``latest``, the images located and looked at last.
     Raises LoadError, MissingPackage or ValueError; what was made by then is closed.
     """
 
@@ -60,18 +58,14 @@ class Publication:
 
             publishers = part(Publishers(node))
             self._pose = publishers.add(PoseWithCovarianceStamped, '~/pose')
-            self._status = publishers.add(Status, '~/status', latched=True)
             self.tracks = part(TrackOutputs(node, settings))
             self._outputs = part(Outputs(node, settings))
             self.transforms = part(Transforms(node, settings, lookup, self._outputs.publish_odometry))
             self._map = part(LiveMap(node, problems, map_config, self._map_frame, settings['map_period']))
-            self._diagnostics = part(Diagnostics(node, problems))
             self._parts = parts.pop_all()
-        self._result, self._report, self._counts = WindowResult(), report, Counts()
-        self._located: PosedFrame | None = None
-        self._latest: Frame | None = None
-        self._paused = False
-        self._last_status: tuple = ()
+        self.result, self.report = WindowResult(), report
+        self.located: PosedFrame | None = None
+        self.latest: Frame | None = None
 
     def close(self) -> None:
         """Take everything back."""
@@ -81,7 +75,7 @@ class Publication:
 
     def frame(self, result: FrameResult) -> None:
         """What an image brought at camera rate; where every image is solved, the windows have the better pose."""
-        self._latest = result.frame
+        self.latest = result.frame
         if result.tracks is not None:
             self.tracks.publish(result.tracks)
         if result.located is not None:
@@ -95,10 +89,10 @@ class Publication:
 
     def window(self, result: WindowResult, report: PipelineReport) -> None:
         """What a window brought, and what the pipeline said of itself."""
-        if result.epoch != self._result.epoch:
+        if result.epoch != self.result.epoch:
             self._outputs.reset()
             self.transforms.reset()
-        self._result, self._report = result, report
+        self.result, self.report = result, report
         self._map.add(result)
         self._outputs.correct_path(result.corrections)
         path_length = self._path_length()
@@ -112,9 +106,9 @@ class Publication:
                 self._publish_pose(located)
 
     def _publish_pose(self, located: PosedFrame) -> None:
-        if located.epoch != self._result.epoch:
+        if located.epoch != self.result.epoch:
             return  # of a map that is no more, or not yet known here
-        self._located = located
+        self.located = located
         if wanted(self._pose):
             message = PoseWithCovarianceStamped(header=messages.header(located, self._map_frame))
             message.pose.pose = messages.to_pose(located.T_map_camera)
@@ -130,41 +124,14 @@ class Publication:
         if problem:
             self._problems.report('tf', problem)
 
-    # What is true ------------------------------------------------------------------------------------------------
-
     @property
-    def state(self) -> State:
-        """Of the map and the camera."""
-        return current_state(self._result.state, self._located, self._paused)
+    def is_alive(self) -> bool:
+        """False when the map's thread has died of an error: see the log."""
+        return self._map.is_alive
 
-    def stand(self, counts: Counts, paused: bool) -> None:
-        """The latched status, whenever state, scale, epoch, reason or counters changed."""
-        self._counts, self._paused = counts, paused
-        result, text = self._result, '; '.join(self._result.reasons)
-        counters = (counts.received, counts.located, counts.processed, counts.dropped, counts.refused)
-        key = (self.state, result.scale, result.epoch, text, counters)
-        if key == self._last_status:
-            return
-        self._last_status = key
-        message = Status(epoch=result.epoch, state=int(key[0]), scale=int(result.scale), message=text)
-        if self._latest is not None:
-            message.header = messages.header_of(self._latest)
-        (
-            message.images_received,
-            message.images_located,
-            message.images_processed,
-            message.images_dropped,
-            message.images_refused,
-        ) = counters
-        message.window_latency, message.rate = float(counts.latency), float(counts.rate)
-        self._status.publish(message)
-
-    def diagnose(self, topics: list[str], failure: str) -> None:
-        """Once a second. topics: of the images. failure: why the node cannot work at all, empty when it can."""
-        if not self._map.is_alive:
-            failure = "the map's thread died: see the log, restart the node"
-        report = self._report
+    def details(self) -> dict[str, str]:
+        """What else /diagnostics says, in words."""
+        report = self.report
         details = {'epoch': str(report.epoch), 'window': str(report.window), 'gravity': report.gravity.name}
         details |= {f'scale source {name}': text for name, text in report.sources.items()}
-        details |= report.predictor
-        self._diagnostics.publish(self._counts, topics, self.state, self._result.scale, failure, details)
+        return details | dict(report.predictor)

@@ -1,0 +1,94 @@
+"""Who brings the node to work, and back to work when something failed that nobody understands (``autostart``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.node import Node
+from rclpy.qos import InvalidQoSProfileException
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.timer import Timer
+
+PAUSES = (1.0, 60.0)  # seconds before the second attempt; doubled for every further one, up to
+ATTEMPTS = 5  # attempts that end in something that nobody understands
+PROVEN = 100  # windows after which a start has been a success, and pauses begin anew
+
+# What rclpy raises for parameters, QoS overrides and names that cannot be.
+_MISCONFIGURED = (ParameterException, InvalidQosOverridesError, InvalidQoSProfileException, NameValidationException)
+
+
+def is_misconfigured(error: Exception) -> bool:
+    """Whether rclpy means that the user's parameters cannot be. A wrong word in a QoS override is a RuntimeError."""
+    return isinstance(error, _MISCONFIGURED) or 'Unexpected QoS override' in str(error)
+
+
+class Refusal(Exception):
+    """The node is not at work; the text says why. passing: another attempt may go well. understood: by us."""
+
+    def __init__(self, text: str, passing: bool, understood: bool = True) -> None:
+        super().__init__(text)
+        self.passing, self.understood = passing, understood
+
+
+class Supervised(Protocol):
+    """What is brought to work."""
+
+    def bring_up(self) -> None:
+        """Configure and activate. Raises Refusal."""
+        ...
+
+
+class Supervisor:
+    """Attempts with growing pauses, until one goes well or no further one can.
+
+    node: has the timers, in its default callback group: transitions and attempts exclude one another. end: called with
+    the exit status of the process when there is nothing more to try: 2 for what the user must change, 1 for a failure.
+    """
+
+    def __init__(self, node: Node, supervised: Supervised, end: Callable[[int], None]) -> None:
+        self._node, self._supervised, self._end = node, supervised, end
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer: Timer | None = None
+        self._pause = PAUSES[0]
+        self._misunderstood = 0
+        self._recovering = False
+
+    def start(self) -> None:
+        """The first attempt, as soon as the executor spins."""
+        self._after(0.0)
+
+    def recover(self, windows: int) -> None:
+        """Begin anew after a failure; everything has been given back. windows: solved since the start before."""
+        if windows >= PROVEN:
+            self._pause = PAUSES[0]
+        self._recovering = True
+        self._try_again()
+
+    def _try_again(self) -> None:
+        self._node.get_logger().info(f'trying again in {self._pause:.0f} s')
+        self._after(self._pause)
+        self._pause = min(2 * self._pause, PAUSES[1])
+
+    def _after(self, seconds: float) -> None:
+        self._timer = self._node.create_timer(seconds, self._attempt, clock=self._steady)
+
+    def _attempt(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is None:
+            return
+        self._node.destroy_timer(timer)
+        try:
+            self._supervised.bring_up()
+        except Refusal as refusal:
+            self._misunderstood += not refusal.understood
+            # A device that failed under this process is given back to a new one only.
+            if self._recovering or not refusal.passing or self._misunderstood >= ATTEMPTS:
+                self._node.get_logger().fatal(f'the node ends: {refusal}')
+                self._end(2 if refusal.understood and not refusal.passing else 1)
+            else:
+                self._try_again()
+        else:
+            self._recovering, self._misunderstood = False, 0

@@ -163,9 +163,15 @@ def loaded_besides(module: str, absent: tuple[str, ...]) -> list[str]:
     ).stdout.split()
 
 
+# Where threads and transitions end: whatever comes is said with its traceback, and is a state.
+GUARDS = {'vggt_ros/ros/node.py', 'vggt_ros/ros/worker.py'}
+
+
 def test_no_error_is_caught_blindly():
     guilty = []
     for path in SOURCES:
+        if str(path.relative_to(ROOT)) in GUARDS:
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler):
                 caught = {getattr(name, 'id', '') for name in ast.walk(node.type)} if node.type else {'Exception'}

@@ -303,7 +303,7 @@ def test_how_far_it_is_ahead(sources, unit):
         direct = rig.listen(Odometry, '/vggt/odometry')
         publication = rig.node._publication
         outputs = publication._outputs
-        for publisher in (outputs.depth, outputs.camera_info, publication._status):
+        for publisher in (outputs.depth, outputs.camera_info, rig.node._reporter._status._publisher):
             assert wait_until(publisher.get_subscription_count, 60), example.lines
         assert wait_until(lambda: outputs.odometry.get_subscription_count() >= 2), example.lines
         rig.play(range(2), infos=False)  # the first one waits for the second

@@ -172,7 +172,7 @@ def test_reports_at_20_hz_while_the_cache_of_9000_frames_changes():
         timer = rig.node.create_timer(0.05, rig.node._diagnose)
         rig.play(range(60))
         assert rig.settled()
-        assert rig.node._active.is_alive
+        assert rig.node._active.cause is None
         assert wait_until(lambda: len(diagnostics) > 20)
         rig.node.destroy_timer(timer)
         assert rig.counts.processed == 60

@@ -190,7 +190,9 @@ class Recorder(Node):
         self._guarded(self.recording.write_frame, frame)
 
     def _on_status(self, message: Status) -> None:
-        self._latest = message
+        # The newest that is about images: that no more come, and that the node ends, is the end of every recording.
+        if self._latest is None or (_counted(message) != _counted(self._latest) and message.state != Status.INACTIVE):
+            self._latest = message
         self._states[State(message.state).name] += 1
         if self._solved_before is None:
             self._solved_before = message.images_processed
@@ -254,6 +256,10 @@ class Recorder(Node):
                 'windows_per_second': round(latest.rate, 3),
             }
         return summary
+
+
+def _counted(status: Status) -> tuple[int, ...]:
+    return status.images_received, status.images_processed, status.images_dropped, status.images_refused
 
 
 def _qos(depth: int, latched: bool = False) -> QoSProfile:

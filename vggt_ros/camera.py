@@ -60,7 +60,8 @@ def fit(source: tuple[int, int], longest: int = 518, multiple: int = 14) -> Pixe
     """The pixel map that keeps the aspect ratio: uniform scale, then a centred crop to multiples of ``multiple``.
 
     source: (width, height) of the camera image. The longest side becomes ``longest``, the other the nearest multiple
-    (at least one); the scale is the smallest that covers both, so at most a few pixels of one side are cropped away.
+    (at least one); the scale is the smallest that covers both, so at most a few pixels of one side are cropped away:
+    but of an image that is more than ``longest : multiple`` flat both ends.
     Raises ValueError for an empty image or a ``longest`` that is not a multiple.
     """
     width, height = source

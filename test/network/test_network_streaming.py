@@ -319,7 +319,6 @@ BAD_INPUTS = [
     (lambda n, x, q: n(x, q[None].expand(2, -1, -1)), 'query points must be'),
     (lambda n, x, q: n(x, q[:0]), 'query points must be'),
     (lambda n, x, q: n(x, q, track_iterations=0), 'track_iterations'),
-    (lambda n, x, q: n(x[..., :14], q), 'at least 16 pixels'),
     (lambda n, x, q: n.enter(n.embed(x), True, (84, 84)), 'patch tokens of 84x84'),
     (lambda n, x, q: n.decode(n.embed(x), SIZE), 'tokens of 84x112'),
     (lambda n, x, q: n.decode(n.enter(n.embed(x), False, SIZE), SIZE, depth_frames=[5]), 'slots'),

@@ -13,10 +13,15 @@ DENSE_BELOW = 32
 
 
 def pyramid(maps: Tensor, levels: int) -> list[Tensor]:
-    """Feature maps (F, h, w, C) -> the same, averaged over 1, 2, 4, ... pixels; odd rows and columns are dropped."""
+    """Feature maps (F, h, w, C) -> the same, averaged over 1, 2, 4, ... pixels; odd rows and columns are dropped.
+
+    A side of one pixel stays: images of any size and aspect can be tracked, though published sizes never come to it.
+    """
     scales = [maps]
     for _ in range(levels - 1):
-        scales.append(F.avg_pool2d(scales[-1].permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
+        finer = scales[-1].permute(0, 3, 1, 2)
+        halves = min(2, finer.shape[2]), min(2, finer.shape[3])
+        scales.append(F.avg_pool2d(finer, halves).permute(0, 2, 3, 1))
     return scales
 
 

@@ -8,7 +8,6 @@ size, NaN unknown) and cloud.ply. Lengths have one unit that is not the metre: n
 """
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,11 @@ parser.add_argument('--weights', default='', help='checkpoint file or hub id; th
 given = parser.parse_args()
 (given.output / 'depth').mkdir(parents=True, exist_ok=True)
 
-# One map for all pictures, however long the camera is lost; closing loops needs gtsam.
-world = WorldConfig(loops=find_spec('gtsam') is not None, lost_timeout=0)
+# One map for all pictures, however long the camera is lost.
+world = WorldConfig(lost_timeout=0)
 pipeline = Pipeline(make_predictor(given.weights, heads=('camera', 'depth')), world=world)
+for warning in pipeline.warnings:
+    print(warning)
 cloud, estimates = CloudBuilder(), dict[int, Estimate]()
 for item in open_sequence(given.path):
     if not isinstance(item.image, RawImage) or item.image.encoding != 'rgb8':

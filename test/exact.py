@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vggt_ros import camera
-from vggt_ros.types import Accuracy, Frame, TrackPrediction, WindowPrediction
+from vggt_ros.types import Accuracy, Frame, Predictor, TrackPrediction, WindowPrediction
 
 ROOM = np.array([[-4.0, -3.0, 0.0], [4.0, 3.0, 3.0]])  # metres, z up
 K = np.array([[110.0, 0, 79.5], [0, 110.0, 59.5], [0, 0, 1]])
@@ -60,7 +60,7 @@ def descriptor(T):
     return (np.concatenate([np.cos(phase), np.sin(phase)]) / 4).astype(np.float32)
 
 
-class ExactPredictor:
+class ExactPredictor(Predictor):
     """The predictor's interface over known poses, found by stamp. Each window has a random unit, as VGGT's have.
 
     poses: stamp -> T_world_camera. spoil: called with every prediction's fields, to break them.

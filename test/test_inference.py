@@ -1,6 +1,9 @@
 """The network held ready: the cache changes nothing, geometry comes out in the project's conventions."""
 
+import dataclasses
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -8,8 +11,9 @@ import torch
 from PIL import Image as PILImage
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision, poses_from_encoding
+from vggt_ros.inference import NetworkPredictor, poses_from_encoding
 from vggt_ros.network import VGGT, VGGTConfig
+from vggt_ros.network.layers import rope_table
 from vggt_ros.types import DeviceError, Frame, WindowTooLargeError
 
 CONFIG = VGGTConfig(
@@ -186,32 +190,133 @@ def test_bad_windows_are_refused(network):
         NetworkPredictor(network, image_size=150)
 
 
-def test_device_memory_and_device_loss_have_their_own_errors(network, monkeypatch):
-    predictor = predictor_of(network)
+class Held:
+    """An activation of a window that fails: something that a weak reference can point at."""
 
-    def fail(error):
-        def raising(*args, **kwargs):
-            raise error
 
-        return raising
+def failing(error, held):
+    """A part of the network that computes something, keeps it in its frame, and fails."""
 
-    monkeypatch.setattr(network, 'decode', fail(torch.OutOfMemoryError('CUDA out of memory')))
-    with pytest.raises(WindowTooLargeError, match='3 frames'):
-        predictor.predict(frames(3))
+    def part(*args, **kwargs):
+        activation = Held()
+        held.append(weakref.ref(activation))
+        raise type(error)(*error.args)
+
+    return part
+
+
+class Late:
+    """A result whose computation failed behind our back: the error surfaces where the numbers are fetched."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, key):
+        return self
+
+    def float(self):
+        return self
+
+    def cpu(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ('error', 'said', 'match'),
+    [
+        (torch.OutOfMemoryError('CUDA out of memory'), WindowTooLargeError, r'3 frames.*\(CUDA out of memory\)'),
+        (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling'), WindowTooLargeError, 'CUBLAS'),
+        (MemoryError(), WindowTooLargeError, '3 frames'),
+        (torch.AcceleratorError('CUDA error: unspecified launch failure'), DeviceError, 'unspecified.*restart'),
+    ],
+)
+@pytest.mark.parametrize('part', ['embed', 'enter', 'decode'])
+def test_a_device_that_fails_has_its_own_errors_and_holds_nothing(network, monkeypatch, part, error, said, match):
+    predictor, held = predictor_of(network), []
+    predictor.predict(frames(2))
+    monkeypatch.setattr(network, part, failing(error, held))
+    gc.disable()
+    try:
+        with pytest.raises(said, match=match) as caught:
+            predictor.predict(frames(5)[2:])
+        # Whoever still holds the error holds nothing of the window.
+        assert [one() for one in held] == [None]
+        assert caught.value.__context__ is None
+    finally:
+        gc.enable()
     assert predictor.cached_bytes == 0
-    monkeypatch.setattr(network, 'decode', fail(torch.AcceleratorError('CUDA error: unspecified launch failure')))
-    with pytest.raises(DeviceError, match='restart'):
+
+
+@pytest.mark.parametrize('result', ['pose_enc', 'depth', 'depth_conf', 'track', 'vis'])
+def test_errors_that_surface_late_are_the_devices_too(network, monkeypatch, result):
+    predictor, decode = predictor_of(network), network.decode
+    late = Late(torch.AcceleratorError('CUDA error: an illegal memory access was encountered'))
+    monkeypatch.setattr(network, 'decode', lambda *args, **options: decode(*args, **options) | {result: late})
+    with pytest.raises(DeviceError, match='illegal memory access'):
+        predictor.predict(frames(3), queries=np.array([[20.0, 30]], np.float32))
+
+
+def test_an_error_that_is_not_the_devices_stays_what_it_is(network, monkeypatch):
+    predictor = predictor_of(network)
+    monkeypatch.setattr(network, 'decode', failing(RuntimeError('shapes do not match'), []))
+    with pytest.raises(RuntimeError, match=r'^shapes do not match$'):
         predictor.predict(frames(3))
 
 
-def test_devices_and_precisions():
-    assert choose_device('cpu') == torch.device('cpu')
-    assert choose_precision('auto', torch.device('cpu')) == 'float32'
-    assert choose_precision('bfloat16', torch.device('cpu')) == 'bfloat16'
-    with pytest.raises(DeviceError, match='not a device'):
-        choose_device('tpu9000')
-    with pytest.raises(DeviceError, match='is not there'):
-        choose_device('cuda:31')
+def test_a_closed_network_is_gone_without_waiting_for_anybody():
+    torch.manual_seed(0)
+    for _ in range(10):
+        predictor = predictor_of(VGGT(CONFIG))
+        predictor.predict(frames(3), queries=np.array([[20.0, 30]], np.float32))
+        weights = [weakref.ref(parameter) for parameter in predictor.network.parameters()]
+        cached = [weakref.ref(entry.tokens) for entry in predictor._cache.values()]
+        knot = [predictor]
+        knot.append(knot)  # somebody's cycle holds the predictor
+        del knot
+        gc.disable()
+        try:
+            predictor.close()
+        finally:
+            gc.enable()
+        assert cached
+        assert not [one for one in weights + cached if one() is not None]
+        assert rope_table.cache_info().currsize == 0
+        with pytest.raises(RuntimeError, match='VGGT was closed'):
+            predictor.predict(frames(3))
+        predictor.close()  # twice does no harm
+        assert predictor.describe()['network'] == 'VGGT'
+
+
+def test_a_cycle_through_the_network_is_broken():
+    network = VGGT(CONFIG)
+    network.aggregator.owner = [network]  # a list: modules would register
+    weights = [weakref.ref(parameter) for parameter in network.parameters()]
+    predictor = predictor_of(network)
+    del network
+    predictor.close()
+    assert not [one for one in weights if one() is not None]
+
+
+@pytest.mark.parametrize(
+    'size', [(1024, 64), (64, 1024), (2000, 8), (8, 8), (1, 1), (15, 15), (300, 20), (1, 500), (4000, 63), (17, 14)]
+)
+@pytest.mark.parametrize('levels', [3, 7])
+def test_images_of_any_size_are_looked_at(size, levels):
+    """Tracks and all: the published pyramid of seven levels would want 128 pixels of every side."""
+    torch.manual_seed(0)
+    predictor = predictor_of(VGGT(dataclasses.replace(CONFIG, track_corr_levels=levels)))
+    width, height = predictor.pixel_map(size).size
+    queries = np.array([[0, 0], [width - 1, height - 1], [width / 2, height / 2]], np.float32)
+    prediction = predictor.predict(frames(3, size), queries=queries)
+    np.testing.assert_array_equal(prediction.tracks.uv[0], queries)
+    assert np.isfinite(prediction.tracks.uv).all()
+    assert all(np.isfinite(depth).all() and depth.shape == (height, width) for depth in prediction.depth.values())
+
+
+def test_what_runs_where_says_why():
+    predictor = predictor_of(VGGT(CONFIG), why='no NVIDIA GPU in this machine', warnings=('so it is slow',))
+    assert predictor.describe()['device'] == 'cpu, float32 (no NVIDIA GPU in this machine)'
+    assert predictor.warnings == ('so it is slow',)
 
 
 def test_bfloat16_stays_near_float32(network):

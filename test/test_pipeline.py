@@ -1,5 +1,8 @@
 """What the pipeline says of itself, and which state is true."""
 
+import gc
+import sys
+import weakref
 from dataclasses import fields, is_dataclass
 
 import numpy as np
@@ -9,8 +12,10 @@ from exact import SIZE, ExactPredictor, K, view, walk
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.gravity import Gravity, GravitySource
 from vggt_ros.odometry.sensors import NoMeasurement, Reading, ScaleMeasurement, Sensor
+from vggt_ros.odometry.windows.size import PATIENCE
+from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline, PipelineReport, WindowResult, current_state
-from vggt_ros.types import Estimate, Frame, PosedFrame, Scale, State
+from vggt_ros.types import Estimate, Frame, PosedFrame, Scale, State, WindowTooLargeError
 
 POSES = walk(12)
 FRAMES = [Frame(i, (i + 1) * 100_000_000, view(T), K, 'eye') for i, T in enumerate(POSES)]
@@ -126,3 +131,88 @@ def test_frames_that_are_refused_leave_a_result_that_says_why():
     one.predictor.spoil = None
     assert one.process(FRAMES[6:9]).reasons == ()
     assert FRAMES[0].size == SIZE
+
+
+class Activation:
+    """Something that a weak reference can point at."""
+
+
+class Limited(ExactPredictor):
+    """A device with room for so many frames, whose errors hold what it had computed, as tracebacks do."""
+
+    def __init__(self, poses, room):
+        super().__init__(poses)
+        self.room, self.computed, self.held = room, [], []
+
+    def predict(self, frames, depth=None, queries=None):
+        self.held.append([one() is not None for one in self.computed])
+        activation = Activation()
+        self.computed.append(weakref.ref(activation))
+        if len(frames) > self.room:
+            raise WindowTooLargeError(len(frames))
+        return super().predict(frames, depth, queries)
+
+
+def limited(room, count, window=6):
+    poses = walk(count)
+    truth = [Frame(i, (i + 1) * 100_000_000, view(T), K, 'eye') for i, T in enumerate(poses)]
+    predictor = Limited({frame.stamp: T for frame, T in zip(truth, poses, strict=True)}, room)
+    return Pipeline(predictor, OdometryConfig(window=window, refine=False, keyframe_distance=0.01)), truth
+
+
+def test_the_second_attempt_begins_when_nothing_of_the_first_is_held():
+    one, truth = limited(4, 8)
+    gc.disable()
+    try:
+        for frame in truth:
+            one.process([frame])
+    finally:
+        gc.enable()
+    assert len(one.predictor.computed) > len(one.predictor.windows)  # some did not fit
+    assert not any(any(held) for held in one.predictor.held)
+
+
+def test_the_window_grows_back_when_the_device_has_memory_again():
+    one, truth = limited(4, 8)
+    for frame in truth:
+        one.process([frame])
+    assert one.report().window == 3
+    one.predictor.room = 6
+    sizes = []
+    for number in range(8, 8 + 2 * PATIENCE):
+        frame = Frame(number, (number + 1) * 100_000_000, truth[-1].image, K, 'eye')
+        one.predictor.poses[frame.stamp] = POSES[-1]
+        assert len(one.process([frame]).estimates) == 1
+        sizes.append(one.report().window)
+    assert (sizes[0], sizes[-1]) == (3, 6)
+    assert sizes == sorted(sizes)
+
+
+def test_a_lost_camera_sees_as_many_frames_as_any_other():
+    one, truth = limited(6, 8)
+    for frame in truth[:4]:
+        one.process([frame])
+    one.predictor.spoil = lambda fields: fields['T_window_camera'].__setitem__((-1, 0, 3), np.nan)
+    for frame in truth[4:6]:
+        one.process([frame])
+    assert one.world.state is State.LOST
+    one.predictor.spoil, one.predictor.room = None, 1
+    with pytest.raises(WindowTooLargeError):
+        one.process(truth[6:])
+    assert one.world.plan([truth[7]] * 6) is None or len(one.world.plan([truth[7]] * 6).frames) <= 3
+
+
+def test_without_gtsam_it_goes_on_without_loops_and_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gtsam', None)
+    one = pipeline()
+    (warning,) = one.warnings
+    assert 'loops are not closed' in warning
+    assert 'vggt_ros[loop]' in warning
+    assert one.process(FRAMES[:3]).estimates
+    assert Pipeline(ExactPredictor({}), world=WorldConfig(loops=False)).warnings == ()
+
+
+def test_what_the_predictor_warns_of_the_pipeline_does_too():
+    predictor = ExactPredictor({})
+    predictor.warnings = ('the CPU computes',)
+    assert Pipeline(predictor, world=WorldConfig(loops=False)).warnings == ('the CPU computes',)

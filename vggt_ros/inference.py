@@ -18,7 +18,9 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 from vggt_ros import camera
+from vggt_ros.device import failure_of, release
 from vggt_ros.network import VGGT
+from vggt_ros.network.vggt import forget_tables
 from vggt_ros.types import Accuracy, DeviceError, Frame, TrackPrediction, WindowPrediction, WindowTooLargeError
 
 
@@ -43,6 +45,7 @@ class NetworkPredictor:
     track_iterations: refinement steps of the tracker.
     accuracy: how exact this network is; by default VGGT-1B.
     precision: 'float32', or 'bfloat16' for the aggregator's matrices (all heads stay float32).
+    why: this device and not a better one, in words. warnings: what a person should know before it is used.
     """
 
     def __init__(
@@ -56,14 +59,16 @@ class NetworkPredictor:
         cache_bytes: int = 1 << 30,
         track_iterations: int = 4,
         accuracy: Accuracy | None = None,
+        why: str = '',
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.precision = precision
-        try:
-            self.network = network.eval().requires_grad_(False).prepare(self.device, getattr(torch, precision))
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(f'{device} has too little memory for {name}: take a smaller network, or cpu') from error
+        self.warnings = warnings
+        self._why = f' ({why})' if why else ''
+        network.eval().requires_grad_(False).prepare(self.device, getattr(torch, precision))
+        self._network: VGGT | None = network
         self.patch = network.config.patch_size
         self.image_size = image_size
         self.cache_bytes = cache_bytes
@@ -73,11 +78,25 @@ class NetworkPredictor:
         self.cached_bytes = 0  # that the per-frame cache holds on the device
         camera.fit((image_size, image_size), image_size, self.patch)  # refuses an impossible image_size early
 
+    @property
+    def network(self) -> VGGT:
+        """What predicts. Raises RuntimeError after ``close``."""
+        if self._network is None:
+            raise RuntimeError(f'{self.name} was closed and cannot predict any more: make a new predictor')
+        return self._network
+
+    def close(self) -> None:
+        """Give the network's memory back, on the device and here; not while another thread predicts."""
+        self.clear()
+        self._network = None
+        forget_tables()
+        release(self.device)
+
     def describe(self) -> dict[str, str]:
         """What runs where, and what memory it holds, for people."""
         text = {
             'network': self.name,
-            'device': f'{self.device}, {self.precision}',
+            'device': f'{self.device}, {self.precision}{self._why}',
             'image size [px]': str(self.image_size),
             'frame cache [MiB]': f'{self.cached_bytes / 2**20:.0f}',
         }
@@ -103,7 +122,8 @@ class NetworkPredictor:
 
         depth: the slots whose depth is wanted, None = all. queries: (Q, 2) points in network pixels of slot 0 to follow
         through the window, None = no tracking.
-        Raises ValueError for frames of different sizes and WindowTooLargeError when the device runs out of memory.
+        Raises ValueError for frames of different sizes, WindowTooLargeError when the device runs out of memory, and
+        DeviceError when it fails; then, too, nothing of the window stays there.
         """
         if not frames:
             raise ValueError('a window needs at least one frame')
@@ -113,15 +133,18 @@ class NetworkPredictor:
         pixel_map = self.pixel_map(frames[0].size)
         slots = list(range(len(frames))) if depth is None else list(depth)
         try:
-            output, tokens = self._run(frames, pixel_map, slots, queries)
-        except torch.OutOfMemoryError as error:
-            self.clear()
-            torch.cuda.empty_cache()
-            raise WindowTooLargeError(len(frames)) from error
-        except torch.AcceleratorError as error:
-            reason = str(error).splitlines()[0]
-            raise DeviceError(f'{self.device} failed ({reason}): the node needs a restart to use it again') from error
-        return _to_prediction(frames, pixel_map, slots, output, tokens)
+            # To the last conversion: a GPU works behind our back, and its errors surface where numbers are fetched.
+            return _to_prediction(frames, pixel_map, slots, *self._run(frames, pixel_map, slots, queries))
+        except (RuntimeError, MemoryError) as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+        # Past the except block: inside, the traceback would still hold everything that had been computed.
+        self.clear()
+        release(self.device)
+        if failure.memory:
+            raise WindowTooLargeError(len(frames), failure.reason)
+        raise DeviceError(f'{self.device} failed ({failure.reason}): the node needs a restart to use it again')
 
     def _run(
         self, frames: Sequence[Frame], pixel_map: camera.PixelMap, slots: list[int], queries: np.ndarray | None
@@ -175,35 +198,6 @@ class NetworkPredictor:
             image = functional.interpolate(image, size=(height, width), mode='bicubic', antialias=True).clamp(0, 1)
         (left, top), (width, height) = pixel_map.offset, pixel_map.size
         return image[..., top : top + height, left : left + width]
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' is CUDA where present, else the CPU. Raises DeviceError for a device that is not there."""
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f'{name!r} is not a device: use auto, cpu, cuda or cuda:N') from error
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f'{name} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices'
-        )
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """'auto' is bfloat16 on GPUs that compute in it (compute capability 8 and later), else float32."""
-    if name != 'auto':
-        return name
-    fast = device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
-    return 'bfloat16' if fast else 'float32'
-
-
-def set_threads(threads: int) -> None:
-    """CPU threads of torch, 0 = leave its own choice."""
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def poses_from_encoding(encoding: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from vggt_ros.odometry.sensors import Sensor, SolvedWindow, read_all
 from vggt_ros.odometry.windows.adjustment import NO_POINTS
 from vggt_ros.odometry.windows.alignment import AlignmentError
 from vggt_ros.odometry.windows.focal import FocalCheck
+from vggt_ros.odometry.windows.size import WindowSize
 from vggt_ros.odometry.windows.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
 from vggt_ros.similarity import Similarity
@@ -85,6 +86,7 @@ class Pipeline:
     """Feed frames in the order of their stamps; each that is processed comes back once, when its window is solved.
 
     sensors: what else knows something about the scene or the robot, see :mod:`vggt_ros.odometry.sensors`.
+    warnings: what a person should know before it begins: what is missing here, and what that means.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Pipeline:
         self.front = FrontEnd(predictor.accuracy)
         self.tracker = KeypointTracker(tracker, predictor.accuracy.track)
         self.sensors = sensors
+        self.warnings = (*predictor.warnings, *self.world.warnings)
+        self._size = WindowSize(self.world.config.window)
         self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
 
@@ -248,14 +252,21 @@ class Pipeline:
         self, window: Window, track: bool, beside: Sequence[Frame]
     ) -> tuple[Window, WindowPrediction, np.ndarray | None]:
         """Also the ids of the tracks that were asked about, in the order of the queries."""
+        answer = None
         try:
-            return window, *self._predict(window, track)
+            answer = self._predict(window, track)
         except WindowTooLargeError:
-            # Once: half the window from now on. A second failure is the caller's to report.
-            self.world.shrink(max(3, len(window.frames) // 2))
+            self._size.too_large(len(window.frames))
+        if answer is None:
+            # Once more, with a smaller window, and past the except block, where the error holds what had been computed
+            # of the larger one. A second failure is the caller's to report.
+            self.world.resize(self._size.frames)
             smaller = self.world.plan([window.frames[slot] for slot in window.new_slots], beside)
             assert smaller is not None
-            return smaller, *self._predict(smaller, track)
+            window, answer = smaller, self._predict(smaller, track)
+        self._size.fitted()
+        self.world.resize(self._size.frames)
+        return window, *answer
 
     def _predict(self, window: Window, track: bool) -> tuple[WindowPrediction, np.ndarray | None]:
         reference = window.frames[0]

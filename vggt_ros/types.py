@@ -166,15 +166,20 @@ class Tracks:
 
 
 class WindowTooLargeError(RuntimeError):
-    """The device has no memory for a window of this many frames."""
+    """The device has no memory for a window of this many frames. reason: its own words."""
 
-    def __init__(self, frames: int) -> None:
-        super().__init__(f'out of memory on the device with {frames} frames in the window')
+    def __init__(self, frames: int, reason: str = '') -> None:
+        said = f' ({reason})' if reason else ''
+        super().__init__(f'out of memory on the device with {frames} frames in the window{said}')
         self.frames = frames
 
 
 class DeviceError(RuntimeError):
-    """The device (a GPU, as a rule) does not answer any more; only a new process can use it again."""
+    """The device (a GPU, as a rule) cannot be used: it is not there, or does not answer any more; the message says."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The device has too little memory to begin with, which may pass."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +195,13 @@ class Accuracy:
 
 
 class Predictor(Protocol):
-    """Anything that looks at a window: the network held ready, or a simulation of it."""
+    """Anything that looks at a window: the network held ready, or a simulation of it.
+
+    warnings: what a person should know before it is used.
+    """
 
     accuracy: Accuracy
+    warnings: tuple[str, ...] = ()
 
     def pixel_map(self, size: tuple[int, int]) -> PixelMap:
         """How source images of this (width, height) become the predictor's."""
@@ -207,3 +216,7 @@ class Predictor(Protocol):
     ) -> WindowPrediction:
         """See :meth:`vggt_ros.inference.NetworkPredictor.predict`."""
         ...
+
+    def close(self) -> None:
+        """Give the memory back; it cannot predict any more. Not while another thread predicts."""
+        return

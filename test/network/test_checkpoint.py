@@ -12,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub import utils as hub_errors
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vggt_ros.network import HEADS, VGGT, ConfigError, VGGTConfig, checkpoint, hub
 from vggt_ros.network.checkpoint import CheckpointError
@@ -97,6 +98,28 @@ def test_matrices_load_straight_as_bfloat16(network, original):
     assert {key: tensor.dtype for key, tensor in loaded.items()} == {key: t.dtype for key, t in expected.items()}
     key = 'aggregator.frame_blocks.0.mlp.fc1.weight'
     assert torch.equal(loaded[key], network.state_dict()[key].bfloat16())
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pt'])
+def test_a_device_never_holds_more_than_the_finished_network(network, original, tmp_path, suffix):
+    """Each tensor gets its type before it travels; 'meta' stands for a GPU."""
+    path = original
+    if suffix == '.pt':
+        path = tmp_path / 'small.pt'
+        torch.save(network.state_dict(), path)
+    arrived = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._to_copy.default and args[0].device.type == 'cpu' and result.is_meta:
+                arrived.append((args[0].dtype, result.dtype))
+            return result
+
+    with Watch():
+        loaded = checkpoint.load(path, 'meta', config=SMALL, dtype=torch.bfloat16)
+    assert len(arrived) == len(loaded.state_dict())
+    assert set(arrived) == {(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)}
 
 
 def test_heads_left_out_are_not_read(network, original):

@@ -31,7 +31,8 @@ class Features(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+def imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (3, 1, 1) of the pictures that backbones were trained with."""
     with torch.inference_mode(False):
         mean = torch.tensor([0.485, 0.456, 0.406], device=device)
         std = torch.tensor([0.229, 0.224, 0.225], device=device)
@@ -74,7 +75,7 @@ class Aggregator(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (F, 3, H, W) in [0, 1] -> patch tokens (F, N, C), each frame by itself."""
-        mean, std = _imagenet(images.device)
+        mean, std = imagenet(images.device)
         return self.patch_embed((images - mean) / std).float()
 
     def enter(self, patch_tokens: Tensor, slots: Sequence[int], grid: tuple[int, int]) -> Tensor:

@@ -48,12 +48,13 @@ def load(
     progress: called with the numbers of read and of all bytes.
     dtype: of the aggregator's matrices, see :meth:`VGGT.prepare`; everything else is float32.
 
-    Files are memory-mapped and tensors go one by one to the device. On a CPU, tensors that have the wanted type already
-    stay mapped: they take no memory until they are used, and the file must not be overwritten in place.
-    Raises CheckpointError, and ConfigError for a ``heads`` that does not exist.
+    Files are memory-mapped; tensors go one by one to their type and then to the device, which never holds more than the
+    finished network. On a CPU, tensors that have the wanted type already stay mapped: they take no memory until they
+    are used, and the file must not be overwritten in place.
+    Raises CheckpointError, ConfigError for a ``heads`` that does not exist, and torch's own errors of the device.
     """
     path, device = _find(os.fspath(source)), torch.device(device)
-    with _opened(path, device) as file:
+    with _opened(path) as file:
         config = config or _config(path, file.metadata)
         present = [head for head in HEADS if any(key.startswith(f'{head}_head.') for key in file.shapes)]
         heads = present if heads is None else heads
@@ -73,7 +74,8 @@ def load(
         total, done = sum(target.nbytes for target in targets.values()), 0
         for key, target in targets.items():
             with _reading(path):
-                state[key] = file.read(key).to(device, target.dtype)
+                tensor = file.read(key)
+            state[key] = tensor.to(target.dtype).to(device)
             done += target.nbytes
             if progress is not None:
                 progress(done, total)
@@ -129,10 +131,10 @@ class _File(NamedTuple):
 
 
 @contextmanager
-def _opened(path: Path, device: torch.device) -> Iterator[_File]:
+def _opened(path: Path) -> Iterator[_File]:
     if path.suffix == '.safetensors':
         with _reading(path):
-            file = safetensors.safe_open(path, framework='pt', device=str(device))
+            file = safetensors.safe_open(path, framework='pt')
         with file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             yield _File(file.metadata() or {}, shapes, file.get_tensor)
@@ -148,8 +150,6 @@ def _reading(path: Path) -> Iterator[None]:
     """Errors of the libraries that read files -> CheckpointError."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f'cannot read {path} ({path.stat().st_size} bytes): {error}. '

@@ -16,7 +16,7 @@ FRAMES_AT_ONCE = 8
 
 
 @lru_cache(maxsize=32)
-def _position_table(
+def position_table(
     channels: int, grid: tuple[int, int], aspect: float, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Sine-cosine position embedding of a map, times 0.1, as its x half (C/2, 1, w) and its y half (C/2, h, 1).
@@ -39,7 +39,7 @@ def _position_table(
 
 def add_positions(x: Tensor, aspect: float) -> Tensor:
     """Add the position embedding to maps (F, C, h, w) in place; aspect: width / height of the image."""
-    along_x, along_y = _position_table(x.shape[1], (x.shape[2], x.shape[3]), aspect, x.device, x.dtype)
+    along_x, along_y = position_table(x.shape[1], (x.shape[2], x.shape[3]), aspect, x.device, x.dtype)
     half = x.shape[1] // 2
     x[:, :half] += along_x
     x[:, half:] += along_y

@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vggt_ros.network.aggregator import Aggregator, select
+from vggt_ros.network.aggregator import Aggregator, imagenet, select
 from vggt_ros.network.camera_head import CameraHead
 from vggt_ros.network.config import HEADS, SPECIAL_TOKENS, ConfigError, VGGTConfig
-from vggt_ros.network.dpt_head import DenseHead
-from vggt_ros.network.layers import Linear
-from vggt_ros.network.track_head import STRIDE, TrackHead
+from vggt_ros.network.dpt_head import DenseHead, position_table
+from vggt_ros.network.layers import Linear, rope_table
+from vggt_ros.network.track_head import TrackHead
+
+
+def forget_tables() -> None:
+    """Free the tables that all networks of a process share on their device; whoever needs one makes it again."""
+    for table in (imagenet, position_table, rope_table):
+        table.cache_clear()
 
 
 class VGGT(nn.Module):
@@ -138,7 +144,7 @@ class VGGT(nn.Module):
             'point': self._slots('point', point_frames, entered.shape[1]),
         }
         if query_points is not None:
-            query_points = self._queries(query_points, entered, size, track_iterations)
+            query_points = self._queries(query_points, entered, track_iterations)
             slots['track'] = list(range(entered.shape[1]))
         needed = sorted({slot for chosen in slots.values() for slot in chosen})
         features = self.aggregator.decode(entered, grid, needed)
@@ -183,7 +189,7 @@ class VGGT(nn.Module):
             raise ValueError(f'{head} asked for slots {list(wanted)} of a window of {frames} frames')
         return list(wanted)
 
-    def _queries(self, queries: Tensor, entered: Tensor, size: tuple[int, int], iterations: int) -> Tensor:
+    def _queries(self, queries: Tensor, entered: Tensor, iterations: int) -> Tensor:
         if 'track' not in self.heads:
             raise ValueError('query points were given, but this network was built without its track head')
         if queries.ndim == 2:
@@ -194,10 +200,4 @@ class VGGT(nn.Module):
             )
         if iterations < 1:
             raise ValueError(f'track_iterations must be at least 1, not {iterations}')
-        # Every level of the correlation pyramid needs at least one pixel.
-        smallest = STRIDE * 2 ** (self.config.track_corr_levels - 1)
-        if min(size) < smallest:
-            raise ValueError(
-                f'the tracker needs image sides of at least {smallest} pixels, not {size[0]}x{size[1]} (HxW)'
-            )
         return queries.to(entered.device, torch.float32)

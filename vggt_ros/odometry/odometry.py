@@ -83,7 +83,7 @@ class Odometry:
         self.epoch += 1
         self._clear()
 
-    def shrink(self, window: int) -> None:
+    def resize(self, window: int) -> None:
         """See at most this many frames at once from now on."""
         self.config = replace(self.config, window=window)
 

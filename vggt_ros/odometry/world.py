@@ -16,6 +16,7 @@ from vggt_ros.odometry.config import NO_HINTS, MotionHints, OdometryConfig
 from vggt_ros.odometry.gravity import Gravity
 from vggt_ros.odometry.keyframe import Keyframe, covisibility
 from vggt_ros.odometry.loops.closing import Loops
+from vggt_ros.odometry.loops.posegraph import GtsamMissingError, require_gtsam
 from vggt_ros.odometry.loops.recognition import Recognition
 from vggt_ros.odometry.loops.verification import Evidence, LoopVerdict
 from vggt_ros.odometry.lost import LostCamera, LostError, found_again
@@ -38,16 +39,26 @@ on known ground loops would be closed without end, and would tell little."""
 class WorldConfig:
     """What is done about places met before, and about a camera that is lost."""
 
-    loops: bool = True  # whether places are recognised
+    loops: bool = True  # whether places are recognised, which needs gtsam
     lost_timeout: float = 10.0  # s after which a lost camera begins a new map, 0 = never
 
 
 class World:
-    """Windows in, outcomes in one map out; see :class:`Odometry`, whose methods it has. Not thread-safe."""
+    """Windows in, outcomes in one map out; see :class:`Odometry`, whose methods it has. Not thread-safe.
+
+    Without gtsam it works without loops. warnings: what a person should know of that.
+    """
 
     def __init__(self, config: OdometryConfig | None = None, world: WorldConfig | None = None) -> None:
         self._odometry = Odometry(config)
         self._config = world or WorldConfig()
+        self.warnings: tuple[str, ...] = ()
+        if self._config.loops:
+            try:
+                require_gtsam()
+            except GtsamMissingError as error:
+                self.warnings = (f'loops are not closed, and a lost camera does not find back: {error}',)
+                self._config = replace(self._config, loops=False)
         self._clear()
 
     def _clear(self) -> None:
@@ -105,11 +116,11 @@ class World:
         self._odometry.reset()
         self._clear()
 
-    def shrink(self, window: int) -> None:
+    def resize(self, window: int) -> None:
         """See at most this many frames at once from now on."""
-        self._odometry.shrink(window)
-        if self._lost is not None:
-            self._lost.own.shrink(window)
+        for one in (self._odometry, None if self._lost is None else self._lost.own):
+            if one is not None and one.config.window != window:
+                one.resize(window)
 
     def plan(self, new: Sequence[Frame], companions: Sequence[Frame] = ()) -> Window | None:
         """The window for these new frames, oldest first; None while there are too few frames to begin."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vggt_ros.inference import NetworkPredictor, set_threads
+from vggt_ros.device import set_threads
+from vggt_ros.inference import NetworkPredictor
 from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.network.checkpoint import CheckpointError
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.loops import posegraph
 from vggt_ros.odometry.sensors import Sensor
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
@@ -56,14 +56,7 @@ def make_pipeline(
     predictor: Predictor, settings: dict[str, Any], sensors: Sequence[Sensor], problems: Problems
 ) -> Pipeline:
     """settings: the node's parameters by name."""
-    loops = settings['loops']
-    if loops:
-        try:
-            posegraph.require_gtsam()
-        except posegraph.GtsamMissingError as error:
-            problems.report('loops', f'loops are not closed, and a lost camera does not find back: {error}')
-            loops = False
-    return Pipeline(
+    pipeline = Pipeline(
         predictor,
         OdometryConfig(
             window=settings['window'],
@@ -73,9 +66,12 @@ def make_pipeline(
             accuracy=predictor.accuracy,
         ),
         TrackerConfig(settings['max_tracks'], settings['min_track_score'], settings['unique_track_ids']),
-        WorldConfig(loops, settings['lost_timeout']),
+        WorldConfig(settings['loops'], settings['lost_timeout']),
         sensors,
     )
+    for warning in pipeline.warnings:
+        problems.report('setup', warning)
+    return pipeline
 
 
 def make_intake(settings: dict[str, Any], problems: Problems) -> tuple[Intake, FrameMaker]:

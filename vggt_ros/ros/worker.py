@@ -203,10 +203,9 @@ class NetworkThread(Worker):
         result = self._solve([queued.frame for queued in batch])
         report = self._pipeline.report()
         if report.window != self._window:
-            self._window = report.window
-            self._problems.report(
-                'memory', f'out of memory on the device: the window shrinks to {report.window} frames'
-            )
+            smaller, self._window = report.window < self._window, report.window
+            said = 'out of memory on the device: the window shrinks' if smaller else 'the window grows back'
+            self._problems.report('memory', f'{said} to {report.window} frames')
         self._counters.count('refused', result.refused)
         self._unanswered -= result.refused + len(result.estimates)
         if result.estimates:

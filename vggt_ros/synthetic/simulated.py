@@ -15,12 +15,12 @@ from vggt_ros.camera import PixelMap, fit, pixel_grid
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.synthetic.window import SimulatedWindow
-from vggt_ros.types import Accuracy, Frame, WindowPrediction
+from vggt_ros.types import Accuracy, Frame, Predictor, WindowPrediction
 
 DESCRIPTOR_SIZE = 128
 
 
-class SimulatedNetwork:
+class SimulatedNetwork(Predictor):
     """Stands in for the real predictor wherever odometry, tracks and mapping are tested against truth.
 
     truth: frame index -> :class:`FrameTruth`, as a mapping, a sequence or a function. longest, multiple: as in
@@ -48,6 +48,10 @@ class SimulatedNetwork:
         )
         self.notes: tuple[str, ...] = ()
         self._depth: dict[tuple, np.ndarray] = {}
+
+    def close(self) -> None:
+        """Forget what was rendered."""
+        self._depth.clear()
 
     def pixel_map(self, size: tuple[int, int]) -> PixelMap:
         """How source images of this (width, height) become the network's."""

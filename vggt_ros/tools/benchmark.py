@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vggt_ros.inference import NetworkPredictor, choose_device, set_threads
+from vggt_ros.device import choose_device, set_threads
+from vggt_ros.inference import NetworkPredictor
 from vggt_ros.network import VGGT
 from vggt_ros.tools import renderer_benchmark, tracker_benchmark
 from vggt_ros.types import Frame
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     set_threads(options.threads)
-    device = choose_device(options.device)
+    device = choose_device(options.device).device
     where = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
     versions = f'torch {torch.__version__}, {torch.get_num_threads()} threads, Python {platform.python_version()}'
     if options.renderer:

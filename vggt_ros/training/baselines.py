@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from vggt_ros.camera import PixelMap
-from vggt_ros.types import Accuracy, Frame, TrackPrediction, WindowPrediction
+from vggt_ros.types import Accuracy, Frame, Predictor, TrackPrediction, WindowPrediction
 
 _FOV = 70.0  # degrees
 _RATIO = 0.8  # Lowe's
@@ -18,11 +18,15 @@ _FORWARD_BACKWARD = 1.0  # pixels
 _FEWEST = 8  # matches
 
 
-class Still:
+class Still(Predictor):
     """A predictor for which no camera moves, everything is equally far, and points stay where they are."""
 
     def __init__(self, pixel_map: Callable[[tuple[int, int]], PixelMap]) -> None:
-        self.pixel_map, self.accuracy = pixel_map, Accuracy()
+        self._pixel_map, self.accuracy = pixel_map, Accuracy()
+
+    def pixel_map(self, size: tuple[int, int]) -> PixelMap:
+        """As it was given."""
+        return self._pixel_map(size)
 
     def describe(self) -> dict[str, str]:
         """What it is, for people."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vggt_ros.inference import NetworkPredictor, choose_device, choose_precision
+from vggt_ros.device import choose_device, choose_precision, failure_of, release
+from vggt_ros.inference import NetworkPredictor
 from vggt_ros.network import HEADS, VGGT, VGGTConfig, checkpoint
-from vggt_ros.types import Accuracy
+from vggt_ros.types import Accuracy, DeviceError, DeviceMemoryError
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,21 @@ class NetworkEntry:
     accuracy: Accuracy = field(default_factory=Accuracy)  # how exact it is, by default as VGGT-1B
 
 
-def _random(source: str, device: torch.device, heads: Sequence[str]) -> VGGT:
-    with torch.device(device):
-        return VGGT(VGGTConfig(), heads)
+@torch.no_grad()
+def _random(source: str, device: torch.device, heads: Sequence[str], dtype: torch.dtype) -> VGGT:
+    with torch.device('meta'):
+        network = VGGT(VGGTConfig(), heads).prepare('meta', dtype)
+    network.to_empty(device=device)
+    for name, parameter in network.named_parameters():
+        # Gains of norms are about 1, all else is about 0.
+        parameter.normal_(float(parameter.ndim == 1 and name.endswith('weight')), 0.02)
+    return network
 
 
-# Family -> (weights, device, heads) -> the network. Raises CheckpointError.
-LOADERS: Mapping[str, Callable[[str, torch.device, Sequence[str]], VGGT]] = {
-    'vggt': lambda source, device, heads: checkpoint.load(source, device=device, heads=heads),
+# Family -> (weights, device, heads, type of the aggregator's matrices) -> the network, all of it on the device.
+# Raises CheckpointError, and torch's own errors of the device.
+LOADERS: Mapping[str, Callable[[str, torch.device, Sequence[str], torch.dtype], VGGT]] = {
+    'vggt': lambda source, device, heads, dtype: checkpoint.load(source, device, heads, dtype=dtype),
     'vggt, random weights': _random,
 }
 
@@ -74,17 +82,38 @@ def make_predictor(
     device: a torch device, or 'auto' for CUDA where present. precision: 'float32', 'bfloat16' or 'auto'. image_size:
     longest side of the network's image in pixels, 0 = its own. heads: the ones wanted; a network goes without those
     that it has not. cache_bytes: see :class:`NetworkPredictor`.
-    Raises CheckpointError, DeviceError, or ValueError for an impossible image size.
+    Raises CheckpointError, or ValueError for an impossible image size; DeviceError, of the kind DeviceMemoryError when
+    there is too little memory, with nothing left on the device.
     """
-    entry = find(name)
-    chosen = choose_device(device)
-    network = LOADERS[entry.family](entry.weights, chosen, [head for head in heads if head in entry.heads])
-    return NetworkPredictor(
-        network,
-        name=entry.title,
-        device=chosen,
-        precision=choose_precision(precision, chosen),
-        image_size=image_size or network.config.img_size,
-        cache_bytes=cache_bytes,
-        accuracy=entry.accuracy,
-    )
+    entry, chosen = find(name), choose_device(device)
+    precision = choose_precision(precision, chosen.device)
+
+    def load() -> NetworkPredictor:
+        wanted = [head for head in heads if head in entry.heads]
+        network = LOADERS[entry.family](entry.weights, chosen.device, wanted, getattr(torch, precision))
+        return NetworkPredictor(
+            network,
+            name=entry.title,
+            device=chosen.device,
+            precision=precision,
+            image_size=image_size or network.config.img_size,
+            cache_bytes=cache_bytes,
+            accuracy=entry.accuracy,
+            why=chosen.reason,
+            warnings=(chosen.reason,) if chosen.warning else (),
+        )
+
+    try:
+        return load()
+    except (RuntimeError, MemoryError) as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+    # Past the except block, where the traceback would still hold what was loaded.
+    release(chosen.device)
+    if failure.memory:
+        raise DeviceMemoryError(
+            f'too little memory on {chosen.device} for {entry.title} in {precision} ({failure.reason}): '
+            'free some, or choose a smaller network, precision bfloat16 or another device'
+        )
+    raise DeviceError(f'{chosen.device} failed while {entry.title} was loaded ({failure.reason})')

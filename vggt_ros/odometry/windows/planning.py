@@ -25,12 +25,15 @@ def plan(
     """The window for these new frames, oldest first; None while there are too few frames to begin.
 
     keyframes: the map, in the order of time; latest: the frame published last. guests, companions: see :class:`Window`;
-    they come along where there is room beside two anchors and a new frame. Raises ValueError without a new frame.
+    they come along where there is room beside two anchors and a new frame, or the new frames that a map begins with.
+    Raises ValueError without a new frame.
     """
     if not new:
         raise ValueError('a window needs at least one new frame')
-    least = config.gates.anchors if latest is not None else 0
-    spare = config.window - least - 1
+    least, needed = config.gates.anchors, 1
+    if latest is None:
+        least, needed = 0, min(config.initial_frames, config.window)
+    spare = config.window - least - needed
     companions = tuple(companions)[: max(0, spare)]
     guests = tuple(guests)[: max(0, spare - len(companions))]
     beside = len(guests) + len(companions)
@@ -39,7 +42,7 @@ def plan(
     extra = (*(guest.frame for guest in guests), *companions)
     anchors: list[Keyframe] = []
     if latest is None:
-        if len(new) < min(config.initial_frames, config.window):
+        if len(new) < needed:
             return None
     else:
         room = config.window - len(new) - beside

@@ -35,7 +35,7 @@ given = parser.parse_args()
 # One map for all pictures, however long the camera is lost.
 world = WorldConfig(lost_timeout=0)
 pipeline = Pipeline(make_predictor(given.weights, heads=('camera', 'depth')), world=world)
-for warning in pipeline.warnings:
+for warning in pipeline.warnings.values():
     print(warning)
 cloud, estimates = CloudBuilder(), dict[int, Estimate]()
 for item in open_sequence(given.path):

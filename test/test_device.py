@@ -112,6 +112,7 @@ UNUSABLE = [
     ({'built': False}, 'was built without CUDA'),
     ({'hidden': ''}, 'CUDA_VISIBLE_DEVICES hides'),
     ({'driver': OLD_DRIVER}, 'driver on your system is too old'),
+    ({'driver': torch.cuda.DeferredCudaCallError('CUDA call failed lazily')}, 'failed lazily'),
     ({'count': 0}, 'sees 0 CUDA devices'),
     ({'work': NO_KERNEL}, 'no kernels for its sm_52, but for sm_75, sm_90'),
     ({'work': LOST[0]}, 'illegal memory access'),
@@ -134,7 +135,7 @@ def test_a_gpu_that_cannot_be_used_is_missed_aloud(machine, faults, reason):
         choose_device('cuda')
 
 
-@pytest.mark.parametrize(('faults', 'reason'), UNUSABLE[:4])
+@pytest.mark.parametrize(('faults', 'reason'), UNUSABLE[:5])
 def test_where_there_is_no_gpu_nothing_is_amiss(machine, faults, reason):
     machine(gpu=False, **faults)
     assert choose_device('auto') == Choice(CPU, 'no NVIDIA GPU in this machine', warning=False)

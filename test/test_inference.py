@@ -314,9 +314,9 @@ def test_images_of_any_size_are_looked_at(size, levels):
 
 
 def test_what_runs_where_says_why():
-    predictor = predictor_of(VGGT(CONFIG), why='no NVIDIA GPU in this machine', warnings=('so it is slow',))
+    predictor = predictor_of(VGGT(CONFIG), why='no NVIDIA GPU in this machine', warnings={'no GPU': 'so it is slow'})
     assert predictor.describe()['device'] == 'cpu, float32 (no NVIDIA GPU in this machine)'
-    assert predictor.warnings == ('so it is slow',)
+    assert predictor.warnings == {'no GPU': 'so it is slow'}
 
 
 def test_bfloat16_stays_near_float32(network):

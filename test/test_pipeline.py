@@ -205,14 +205,15 @@ def test_a_lost_camera_sees_as_many_frames_as_any_other():
 def test_without_gtsam_it_goes_on_without_loops_and_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, 'gtsam', None)
     one = pipeline()
-    (warning,) = one.warnings
+    assert list(one.warnings) == ['loops']
+    warning = one.warnings['loops']
     assert 'loops are not closed' in warning
     assert 'vggt_ros[loop]' in warning
     assert one.process(FRAMES[:3]).estimates
-    assert Pipeline(ExactPredictor({}), world=WorldConfig(loops=False)).warnings == ()
+    assert Pipeline(ExactPredictor({}), world=WorldConfig(loops=False)).warnings == {}
 
 
 def test_what_the_predictor_warns_of_the_pipeline_does_too():
     predictor = ExactPredictor({})
-    predictor.warnings = ('the CPU computes',)
-    assert Pipeline(predictor, world=WorldConfig(loops=False)).warnings == ('the CPU computes',)
+    predictor.warnings = {'no GPU': 'the CPU computes'}
+    assert Pipeline(predictor, world=WorldConfig(loops=False)).warnings == {'no GPU': 'the CPU computes'}

@@ -128,7 +128,7 @@ def _obstacle(device: torch.device) -> str | None:
                 return f'torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices'
         ones = torch.ones(8, 8, device=device)
         (ones @ ones).sum().item()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
         failure, reason = failure_of(error), _first_line(error)
     else:
         return None

@@ -8,7 +8,7 @@ pass of the same network.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class NetworkPredictor:
     track_iterations: refinement steps of the tracker.
     accuracy: how exact this network is; by default VGGT-1B.
     precision: 'float32', or 'bfloat16' for the aggregator's matrices (all heads stay float32).
-    why: this device and not a better one, in words. warnings: what a person should know before it is used.
+    why: this device and not a better one, in words. warnings: what a person should know before it is used, by kind.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class NetworkPredictor:
         track_iterations: int = 4,
         accuracy: Accuracy | None = None,
         why: str = '',
-        warnings: tuple[str, ...] = (),
+        warnings: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.precision = precision
-        self.warnings = warnings
+        self.warnings = warnings or {}
         self._why = f' ({why})' if why else ''
         network.eval().requires_grad_(False).prepare(self.device, getattr(torch, precision))
         self._network: VGGT | None = network

@@ -86,7 +86,7 @@ class Pipeline:
     """Feed frames in the order of their stamps; each that is processed comes back once, when its window is solved.
 
     sensors: what else knows something about the scene or the robot, see :mod:`vggt_ros.odometry.sensors`.
-    warnings: what a person should know before it begins: what is missing here, and what that means.
+    warnings: what a person should know before it begins, by kind: what is missing here, and what that means.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pipeline:
         self.front = FrontEnd(predictor.accuracy)
         self.tracker = KeypointTracker(tracker, predictor.accuracy.track)
         self.sensors = sensors
-        self.warnings = (*predictor.warnings, *self.world.warnings)
+        self.warnings = {**predictor.warnings, **self.world.warnings}
         self._size = WindowSize(self.world.config.window)
         self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []

@@ -6,9 +6,10 @@ Conventions, everywhere: camera axes are OpenCV's (x right, y down, z forward); 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -197,11 +198,11 @@ class Accuracy:
 class Predictor(Protocol):
     """Anything that looks at a window: the network held ready, or a simulation of it.
 
-    warnings: what a person should know before it is used.
+    warnings: what a person should know before it is used, by kind.
     """
 
     accuracy: Accuracy
-    warnings: tuple[str, ...] = ()
+    warnings: Mapping[str, str] = MappingProxyType({})
 
     def pixel_map(self, size: tuple[int, int]) -> PixelMap:
         """How source images of this (width, height) become the predictor's."""

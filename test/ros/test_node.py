@@ -432,6 +432,33 @@ def test_out_of_memory_shrinks_the_window_and_says_so():
         assert rig.problems()['memory'] == 1
 
 
+def test_a_window_that_grows_back_is_said_too(monkeypatch):
+    monkeypatch.setattr('vggt_ros.odometry.windows.size.PATIENCE', 2)
+
+    class Once(ExactPredictor):
+        full = True
+
+        def predict(self, frames, depth=None, queries=None):
+            if len(frames) > 4 and self.full:
+                self.full = False
+                raise WindowTooLargeError(len(frames))
+            return super().predict(frames, depth, queries)
+
+    with Rig(Once(poses(14)), keyframe_distance=0.01) as rig:
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        rig.play(range(14))
+        assert wait_until(lambda: len(tracks) == 14)
+        assert rig.problems()['memory'] == 2
+
+
+def test_what_is_amiss_from_the_start_is_said_at_once():
+    predictor = ExactPredictor(poses(2))
+    predictor.warnings = {'no GPU': 'the CPU computes, although an NVIDIA GPU is in this machine'}
+    with Rig(predictor, start=False) as rig:
+        rig.node.trigger_configure()
+        assert rig.problems()['no GPU'] == 1
+
+
 def test_a_lost_device_does_not_kill_the_node():
     class Gone(ExactPredictor):
         def predict(self, frames, depth=None, queries=None):

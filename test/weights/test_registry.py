@@ -155,4 +155,4 @@ def test_why_it_is_the_cpu_is_told(monkeypatch, warning):
     monkeypatch.setattr(registry, 'choose_device', lambda name: Choice(torch.device('cpu'), 'a reason', warning))
     predictor = make_predictor()
     assert predictor.describe()['device'] == 'cpu, float32 (a reason)'
-    assert predictor.warnings == (('a reason',) if warning else ())
+    assert predictor.warnings == ({'no GPU': 'a reason'} if warning else {})

@@ -46,18 +46,18 @@ class WorldConfig:
 class World:
     """Windows in, outcomes in one map out; see :class:`Odometry`, whose methods it has. Not thread-safe.
 
-    Without gtsam it works without loops. warnings: what a person should know of that.
+    Without gtsam it works without loops. warnings: what a person should know of that, by kind.
     """
 
     def __init__(self, config: OdometryConfig | None = None, world: WorldConfig | None = None) -> None:
         self._odometry = Odometry(config)
         self._config = world or WorldConfig()
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: dict[str, str] = {}
         if self._config.loops:
             try:
                 require_gtsam()
             except GtsamMissingError as error:
-                self.warnings = (f'loops are not closed, and a lost camera does not find back: {error}',)
+                self.warnings['loops'] = f'loops are not closed, and a lost camera does not find back: {error}'
                 self._config = replace(self._config, loops=False)
         self._clear()
 

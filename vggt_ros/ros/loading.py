@@ -69,8 +69,8 @@ def make_pipeline(
         WorldConfig(settings['loops'], settings['lost_timeout']),
         sensors,
     )
-    for warning in pipeline.warnings:
-        problems.report('setup', warning)
+    for kind, warning in pipeline.warnings.items():
+        problems.report(kind, warning)
     return pipeline
 
 

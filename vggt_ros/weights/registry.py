@@ -100,7 +100,7 @@ def make_predictor(
             cache_bytes=cache_bytes,
             accuracy=entry.accuracy,
             why=chosen.reason,
-            warnings=(chosen.reason,) if chosen.warning else (),
+            warnings={'no GPU': chosen.reason} if chosen.warning else {},
         )
 
     try:

@@ -128,7 +128,8 @@ class VGGTNode(RefusingLifecycleNode):
 
     def _configure(self, settings: dict[str, Any], parts: ExitStack) -> None:
         predictor = self._load(settings)
-        parts.callback(gc.collect)  # the last to go: cycles must not keep the network until somebody else collects
+        parts.callback(gc.collect)  # after all others: cycles must not keep the network until somebody else collects
+        parts.callback(predictor.close)
         lookup = open_lookup(self, settings)
         parts.callback(lookup.close)
         self._sensors = make_sensors(Robot(self, settings, self._problems, lookup))

@@ -540,9 +540,11 @@ def test_services():
         assert wait_until(lambda: len(tracks) == 3)
         assert rig.call('pause').success
         assert wait_until(lambda: status[-1].state == Status.PAUSED)
-        rig.play(range(3, 5))
-        assert rig.settled()
-        assert len(tracks) == 3
+        assert wait_until(lambda: rig.image.get_subscription_count() == 0)  # nobody listens, and the calibration stays
+        assert rig.info.get_subscription_count() == 1
+        for index in range(3, 5):
+            rig.image.publish(image_message(index))
+        assert rig.counts.received == 3
         assert rig.call('resume').message == 'running'
         assert 'already' in rig.call('resume').message
         rig.play(range(5, 7))
@@ -551,6 +553,7 @@ def test_services():
         rig.play(range(7, 9))
         assert wait_until(lambda: len(tracks) == 7)
         assert [m.epoch for m in tracks] == [0] * 5 + [1] * 2
+        assert (rig.counts.received, rig.counts.dropped) == (7, 0)
         rig.node.trigger_deactivate()
         assert not rig.call('pause').success
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -18,11 +19,12 @@ from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
 from vggt_ros.ros.inputs.intake import ImageInput, Intake
 from vggt_ros.ros.inputs.sensor import RosSensor
 from vggt_ros.ros.inputs.subscriptions import Subscriptions
-from vggt_ros.ros.mailbox import Mailbox, Outbox
+from vggt_ros.ros.mailbox import Mailbox, Outbox, Room
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.worker import CameraThread, Finding, NetworkThread, QueuedFrame
 
 FINDINGS = 8  # that wait for the executor
+LOOK = 1.0  # s between looks at who publishes
 
 
 class Activation:
@@ -51,11 +53,22 @@ class Activation:
         self.began = time.monotonic()
         self._ask_tracks_wanted, self._tracks_wanted = tracks_wanted, threading.Event()
         every, queue_size = settings['mode'] == 'every_frame', settings['queue_size']
-        bound = queue_size if every else None
-        self._incoming: Mailbox[Incoming] = Mailbox(1, bound)
-        self._queued: Mailbox[QueuedFrame] = Mailbox(settings['stride'], bound)
+        stride, memory = settings['stride'], settings['queue_memory'] << 20
+        waiting: Room[Incoming] = Room(queue_size, memory * 3 // 4, lambda incoming: len(incoming.data))
+        decoded: Room[QueuedFrame] = Room(2 * stride, memory // 4, lambda queued: queued.nbytes)
+        self._incoming: Mailbox[Incoming] = Mailbox(1, waiting if every else None)
+        self._queued: Mailbox[QueuedFrame] = Mailbox(stride, decoded if every else None)
         self._findings: Outbox[Finding] = Outbox(FINDINGS, notify)
-        self._images = ImageInput(intake, self._incoming, self.counters, on_restart, self._look_for_listeners)
+        self._subscriptions, self._sensors = Subscriptions(node, settings, problems), sensors
+        self._images = ImageInput(
+            intake,
+            self._incoming,
+            problems,
+            self.counters,
+            on_restart,
+            self._look_for_listeners,
+            self._subscriptions.publishers,
+        )
         self._threads = (
             CameraThread(
                 pipeline,
@@ -85,13 +98,15 @@ class Activation:
         group = MutuallyExclusiveCallbackGroup()
         with ExitStack() as parts:  # in the order in which they must end: first nothing new comes, then the threads end
             parts.callback(self._close_walls)
-            subscriptions = Subscriptions(node, settings)
-            parts.callback(subscriptions.close)
+            parts.callback(self._subscriptions.close)
             for sensor in sensors:
                 parts.callback(sensor.close)
                 sensor.open(group)
-            subscriptions.add(kind, topic, self._images, 1, group)
-            subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group)
+            self._subscriptions.add_images(kind, topic, self._images, 2, group)
+            self._subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group, latched=True)
+            # By a clock that nothing of the robot can stop.
+            timer = node.create_timer(LOOK, self._look_around, group, Clock(clock_type=ClockType.STEADY_TIME))
+            parts.callback(node.destroy_timer, timer)
             for thread in self._threads:
                 thread.start()
             self._parts = parts.pop_all()
@@ -131,18 +146,25 @@ class Activation:
         return self._findings.take()
 
     def begin_epoch(self) -> None:
-        """Forget what waits; the map begins anew with the next image."""
+        """The map begins anew with the next image that comes."""
         self._images.begin_epoch()
-        self._drop_queued()
 
     def pause(self, paused: bool) -> None:
-        """While paused, images are ignored."""
+        """While paused nobody listens to images, and those that wait are dropped."""
         self._images.pause(paused)
+        self.began = time.monotonic()
+        for subscriptions in self._all_subscriptions():
+            subscriptions.pause(paused)
         if paused:
-            self._drop_queued()
+            self.counters.count('dropped', self._queued.clear())
 
-    def _drop_queued(self) -> None:
-        self.counters.count('dropped', self._queued.clear())
+    def _all_subscriptions(self) -> list[Subscriptions]:
+        return [self._subscriptions, *(sensor.subscriptions for sensor in self._sensors)]
+
+    def _look_around(self) -> None:
+        self._images.settle()
+        for subscriptions in self._all_subscriptions():
+            subscriptions.match()
 
     def _look_for_listeners(self) -> None:
         (self._tracks_wanted.set if self._ask_tracks_wanted() else self._tracks_wanted.clear)()

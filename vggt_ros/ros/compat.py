@@ -145,6 +145,17 @@ class TransformPublisher:
         self.pub_tf.publish(self._message_type(transforms=transforms))
 
 
+def subscription_events() -> Any:
+    """The module with SubscriptionEventCallbacks and UnsupportedEventTypeError, which was renamed after Humble."""
+    try:
+        import rclpy.event_handler
+    except ImportError:
+        import rclpy.qos_event
+
+        return rclpy.qos_event
+    return rclpy.event_handler
+
+
 def spin(executor: Any) -> None:
     """``executor.spin()`` that outlives what rclpy raises where nobody can catch it.
 

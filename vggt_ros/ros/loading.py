@@ -15,6 +15,7 @@ from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.inputs.frames import FrameMaker
 from vggt_ros.ros.inputs.intake import Intake
+from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.tracks.config import TrackerConfig
@@ -79,7 +80,11 @@ def make_intake(settings: dict[str, Any], problems: Problems) -> tuple[Intake, F
     required = settings['calibration'] == 'required'
     return (
         Intake(
-            problems, settings['calibration'], settings['calibration_timeout'], int(settings['max_time_jump'] * 1e9)
+            problems,
+            settings['calibration'],
+            settings['calibration_timeout'],
+            round(settings['max_time_jump'] * 1e9),
+            IMAGE if settings['image_transport'] == 'raw' else COMPRESSED_IMAGE,
         ),
         FrameMaker(problems, settings['camera_frame'], required, settings['image_bits'], settings['rectified']),
     )

@@ -7,22 +7,34 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
 
 
+@dataclass(frozen=True)
+class Room(Generic[T]):
+    """How much may wait where every item counts: so many items, so many bytes together. weigh: bytes of an item."""
+
+    items: int
+    memory: int
+    weigh: Callable[[T], int]
+
+
 class Mailbox(Generic[T]):
     """Batches of ``stride`` items, handed to one consumer.
 
-    Live (``bound`` None): only the newest ``stride`` items wait, older ones are dropped.
-    Otherwise at most ``bound`` items wait and ``put`` holds the producer back: nothing is dropped.
+    Live (``room`` None): only the newest ``stride`` items wait, older ones are dropped.
+    Otherwise what fits into ``room`` waits, ``stride`` items at least: ``put`` holds the producer back and nothing is
+    dropped, ``offer`` drops what finds no room.
     """
 
-    def __init__(self, stride: int, bound: int | None = None) -> None:
+    def __init__(self, stride: int, room: Room[T] | None = None) -> None:
         self._stride = stride
-        self._bound = None if bound is None else max(bound, stride)
+        self.room = room
         self._items: deque[T] = deque()
+        self._memory = 0  # bytes of the items, where there is a bound
         self._changed = threading.Condition()
         self._last_put = 0.0
         self._closed = False
@@ -30,18 +42,32 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> int:
         """Add an item; the number of older items dropped for it. After ``close`` nothing is kept."""
         with self._changed:
-            if (bound := self._bound) is not None:
-                self._changed.wait_for(lambda: self._closed or len(self._items) < bound)
-            if self._closed:
-                return 0
-            self._items.append(item)
-            self._last_put = time.monotonic()
-            dropped = 0
-            while self._bound is None and len(self._items) > self._stride:
-                self._items.popleft()
-                dropped += 1
-            self._changed.notify_all()
-            return dropped
+            self._changed.wait_for(lambda: self._closed or self._fits(item))
+            return self._add(item)
+
+    def offer(self, item: T) -> int:
+        """Add an item without waiting for room; the number of items dropped, this one among them."""
+        with self._changed:
+            return self._add(item) if self._closed or self._fits(item) else 1
+
+    def _fits(self, item: T) -> bool:
+        room, count = self.room, len(self._items)
+        if room is None or count < self._stride:
+            return True
+        return count < room.items and self._memory + room.weigh(item) <= room.memory
+
+    def _add(self, item: T) -> int:
+        if self._closed:
+            return 0
+        self._items.append(item)
+        self._memory += 0 if self.room is None else self.room.weigh(item)
+        self._last_put = time.monotonic()
+        dropped = 0
+        while self.room is None and len(self._items) > self._stride:
+            self._items.popleft()
+            dropped += 1
+        self._changed.notify_all()
+        return dropped
 
     def take(self, patience: float = 1.0) -> list[T] | None:
         """Wait for ``stride`` items and take them, oldest first; None when the mailbox is closed.
@@ -57,6 +83,8 @@ class Mailbox(Generic[T]):
             if self._closed:
                 return None
             batch = [self._items.popleft() for _ in range(min(self._stride, len(self._items)))]
+            if self.room is not None:
+                self._memory -= sum(map(self.room.weigh, batch))
             self._changed.notify_all()
             return batch
 
@@ -71,6 +99,7 @@ class Mailbox(Generic[T]):
         with self._changed:
             dropped = len(self._items)
             self._items.clear()
+            self._memory = 0
             self._changed.notify_all()
             return dropped
 

@@ -95,7 +95,19 @@ PARAMETERS: tuple[Declared, ...] = (
         'mode', 'live', 'live: the newest images win; every_frame: none is skipped', choices=('live', 'every_frame')
     ),
     Declared(
-        'queue_size', 100, 'images that wait in every_frame mode before the subscription holds back', '', (1, 10000)
+        'queue_size',
+        1000,
+        'most images that wait in every_frame mode; those that come then are dropped',
+        '',
+        (1, 10000),
+    ),
+    Declared(
+        'queue_memory',
+        512,
+        'most memory for images that wait in every_frame mode, and as much again for those of a second or depth camera;'
+        ' beside it DDS holds up to 32 messages while the node cannot take them',
+        'MiB',
+        (16, 65536),
     ),
     Declared('image_transport', 'raw', 'raw (image) or compressed (image/compressed)', choices=('raw', 'compressed')),
     Declared('image_bits', 16, 'significant bits of 16-bit images: 10 or 12 for many cameras', 'bits', (8, 16)),
@@ -208,7 +220,14 @@ PARAMETERS: tuple[Declared, ...] = (
         (0.01, 1.0),
         structural=False,
     ),
-    Declared('max_time_jump', 1.0, 'a stamp that goes back further than this is a restart: reset', 's', (0.0, 3600.0)),
+    Declared(
+        'max_time_jump',
+        1.0,
+        'a stamp further back than this, or further ahead than this and the time that has passed, is of another time; '
+        'three in a row are believed, and the map begins anew unless it is a gap of less than 10 s',
+        's',
+        (0.0, 3600.0),
+    ),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 

@@ -33,6 +33,11 @@ class QueuedFrame:
     received: float
     epoch: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pixels."""
+        return self.frame.image.nbytes + (0 if self.frame.valid is None else self.frame.valid.nbytes)
+
 
 @dataclass(frozen=True, eq=False)
 class ReportedWindow:

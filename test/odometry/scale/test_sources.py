@@ -41,10 +41,15 @@ from vggt_ros.types import Scale, State
 # --- registered depth images
 
 
+def put(source, stamp, depth):
+    """A depth image that needs no reading."""
+    source.add(stamp, depth, depth.nbytes)
+
+
 @pytest.mark.parametrize('size', [SIZE, (320, 240), (1280, 960), (1920, 1440)])
 def test_depth_of_any_size_gives_the_exact_factor(size):
     source = DepthSource()
-    source.add(stamp_of(3), sensor(3, size))
+    put(source, stamp_of(3), sensor(3, size))
     answer = source.answer(solved(2, 3, 4))
     assert answer.source == 'depth'
     assert answer.log_scale == pytest.approx(LAMBDA, abs=3e-3)
@@ -52,25 +57,25 @@ def test_depth_of_any_size_gives_the_exact_factor(size):
 
 def test_the_pair_nearest_in_time_is_taken_and_the_newest_of_equals():
     source = DepthSource()
-    source.add(stamp_of(1) + 5_000_000, 3 * sensor(1))
-    source.add(stamp_of(2), sensor(2))
-    source.add(stamp_of(3) - 5_000_000, 3 * sensor(3))
+    put(source, stamp_of(1) + 5_000_000, 3 * sensor(1))
+    put(source, stamp_of(2), sensor(2))
+    put(source, stamp_of(3) - 5_000_000, 3 * sensor(3))
     assert source.answer(solved(1, 2, 3)).log_scale == pytest.approx(LAMBDA, abs=3e-3)
-    source.add(stamp_of(4), 3 * sensor(4))
-    source.add(stamp_of(5), sensor(5))
+    put(source, stamp_of(4), 3 * sensor(4))
+    put(source, stamp_of(5), sensor(5))
     assert source.answer(solved(4, 5)).log_scale == pytest.approx(LAMBDA, abs=3e-3)
 
 
 def test_an_unsynchronised_depth_topic_is_told_and_measures_nothing():
     source = DepthSource()
     for index in range(5):
-        source.add(stamp_of(index) + 45_000_000, sensor(index))
+        put(source, stamp_of(index) + 45_000_000, sensor(index))
     answer = source.answer(solved(2, 3))
     assert isinstance(answer, NoMeasurement)
     assert 'not synchronised: 45.0 ms apart, 20.0 ms allowed' in answer.reason
     assert isinstance(DepthSource(tolerance=45_000_000).answer(solved(1)), NoInput)
     patient = DepthSource(tolerance=45_000_000)
-    patient.add(stamp_of(2) + 45_000_000, sensor(2))
+    put(patient, stamp_of(2) + 45_000_000, sensor(2))
     assert isinstance(patient.answer(solved(2)), ScaleMeasurement)
 
 
@@ -79,7 +84,7 @@ def test_depth_that_never_comes_or_ceases_is_told_apart():
     answer = source.answer(solved(0, 1))
     assert isinstance(answer, NoInput)
     assert 'no depth image has come' in answer.reason
-    source.add(stamp_of(2), sensor(2))
+    put(source, stamp_of(2), sensor(2))
     assert isinstance(source.answer(solved(2)), ScaleMeasurement)
     assert isinstance(source.answer(solved(9)), NoMeasurement)
     answer = source.answer(solved(10))
@@ -100,7 +105,7 @@ def test_depth_that_never_comes_or_ceases_is_told_apart():
 )
 def test_depth_images_without_sense_measure_nothing(spoil, reason):
     source = DepthSource()
-    source.add(stamp_of(1), spoil(sensor(1)))
+    put(source, stamp_of(1), spoil(sensor(1)))
     answer = source.answer(solved(0, 1))
     assert isinstance(answer, NoMeasurement)
     assert reason in answer.reason
@@ -110,7 +115,7 @@ def test_half_of_the_depth_image_is_enough():
     depth = sensor(1)
     depth[:, ::2] = np.nan
     source = DepthSource()
-    source.add(stamp_of(1), depth)
+    put(source, stamp_of(1), depth)
     # Neighbours of NaN are not beside an edge.
     assert source.answer(solved(1)).log_scale == pytest.approx(LAMBDA, abs=5e-3)
 
@@ -119,7 +124,7 @@ def test_depth_images_that_wait_are_bounded_and_the_newest_stay():
     depth = sensor(0)
     source = DepthSource(memory=10 * depth.nbytes)
     for index in range(1000):
-        source.add(stamp_of(index), depth)
+        put(source, stamp_of(index), depth)
     kept = [stamp for stamp, *_ in source._images._items]
     assert kept == [stamp_of(index) for index in range(990, 1000)]
 
@@ -187,7 +192,7 @@ def test_depth_comes_from_another_thread_while_the_worker_asks():
     def publish():
         for index, depth in enumerate(depths):
             asked.acquire()
-            source.add(stamp_of(index), depth)
+            put(source, stamp_of(index), depth)
 
     publisher = threading.Thread(target=publish)
     publisher.start()
@@ -402,7 +407,7 @@ def test_together_they_make_the_map_metric():
     sources = [depth, OdometrySource(Transforms(), 'odom', 'base'), BaselineSource(lambda: RIG), FixedSource(1.0)]
     scale = ScaleFilter()
     for index in range(STEPS):
-        depth.add(stamp_of(index), sensor(index))
+        put(depth, stamp_of(index), sensor(index))
         scale.predict()
         for source in sources:
             # A network that predicts metres, in a map whose unit is UNIT metres.

@@ -32,7 +32,7 @@ from vggt_ros.types import Frame
 
 SETTINGS = {
     'mode': 'every_frame',  # reliable: each message is sent once
-    'queue_size': 100,
+    'queue_memory': 64,
     'image_transport': 'raw',
     'image_bits': 16,
     'rectified': False,
@@ -188,13 +188,28 @@ def test_depth_images_give_metres(bench, encoding, mode):
 
 
 def test_depth_images_that_lie_are_refused_and_told(bench):
-    bench.metric('depth')
+    (source,) = bench.metric('depth')
     publisher = bench.publisher(Image, 'depth_registered')
     message = image(sensor(0), '32FC1', stamp_of(0), 'eye')
     message.step //= 2
     publisher.publish(message)
-    assert wait_until(lambda: bench.problems.counts() == {'depth image': 1})
-    assert 'step 320 is less than 640 bytes' in bench.problems.present()[0]
+    assert wait_until(lambda: source._depth._images.newest is not None)
+    assert bench.problems.counts() == {}  # nobody has looked at it
+    answer = source.answer(solved(0))
+    assert isinstance(answer, NoMeasurement)
+    assert 'step 320 is less than 640 bytes' in answer.reason
+    assert bench.problems.counts() == {'depth image': 1}
+    assert answer.reason in bench.problems.present()
+
+
+def test_images_of_no_time_are_refused_as_they_come(bench):
+    bench.metric('depth', 'baseline')
+    for topic in ('depth_registered', 'second/image'):
+        message = image(sensor(0), '32FC1', 0, 'eye')
+        message.header.stamp.sec = -5
+        bench.publisher(Image, topic).publish(message)
+    assert wait_until(lambda: bench.problems.counts() == {'depth image': 1, 'second camera': 1})
+    assert all('stamp of -5 s' in text for text in bench.problems.present())
 
 
 def test_a_topic_that_never_comes_is_told_once(bench):

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,10 +21,12 @@ from vggt_ros.odometry.scale.recent import Recent
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement, Sensor, SolvedWindow
 from vggt_ros.types import Estimate, State
 
+T = TypeVar('T')
+
 # lookup(target, source, stamp in ns or None = latest) -> T_target_source (4, 4), or in words why it is not available.
 Lookup = Callable[[str, str, int | None], np.ndarray | str]
 
-DEPTH_MEMORY = 128 << 20  # bytes of depth images that wait for their window: 100 of 640x480
+DEPTH_MEMORY = 128 << 20  # bytes of depth images that wait for their window
 WIDEST = 640  # pixels: a wider depth image is thinned out, which a grid of 8 network pixels does not notice
 PATIENCE = 1_000_000_000  # ns of stamps, and
 TRIES = 3  # windows: for how long a transform that is not there yet is asked for again
@@ -34,36 +37,44 @@ class NoInput(NoMeasurement):
     """No measurement because what the source lives on has never come."""
 
 
-class DepthSource(Sensor):
+def _as_is(depth: Any) -> Any:
+    return depth
+
+
+class DepthSource(Sensor, Generic[T]):
     """Depth images registered to the camera. ``add`` may be called from any thread.
 
     tolerance: ns between an image and its depth image; near, far: metres between which the sensor is believed.
-    memory: bytes of depth images that are kept; those that are no longer needed go at once.
+    memory: bytes of depth images that are kept; those that are no longer needed go at once. read: makes (H, W) float
+    metres of z-depth, NaN or 0 = unknown, of what was added, or says in words why not; only of what is needed.
     """
 
     name = 'depth'
 
     def __init__(
-        self, tolerance: int = 20_000_000, near: float = 0.3, far: float = 8.0, memory: int = DEPTH_MEMORY
+        self,
+        tolerance: int = 20_000_000,
+        near: float = 0.3,
+        far: float = 8.0,
+        memory: int = DEPTH_MEMORY,
+        read: Callable[[T], np.ndarray | str] = _as_is,
     ) -> None:
         if not 0 < near < far:
             raise ValueError(f'the depth sensor is believed between near and far: 0 < {near} < {far} does not hold')
         self._tolerance, self._near, self._far = tolerance, near, far
-        self._images: Recent[np.ndarray] = Recent(memory)
+        self._images: Recent[T] = Recent(memory)
+        self._read = read
 
-    def add(self, stamp: int, depth: np.ndarray) -> None:
-        """A depth image: (H, W) float metres of z-depth, NaN or 0 = unknown; its stamp in ns."""
-        step = max(1, math.ceil(depth.shape[1] / WIDEST))
-        if step > 1:
-            depth = depth[step // 2 :: step, step // 2 :: step].copy()
-        self._images.add(stamp, depth, depth.nbytes)
+    def add(self, stamp: int, image: T, size: int) -> None:
+        """A depth image as ``read`` takes it; its stamp in ns, its bytes."""
+        self._images.add(stamp, image, size)
 
     def clear(self) -> None:
         """Depth images are in metres whatever the map is in: they stay."""
 
     def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement:
         """From the image and the depth image nearest to each other, the newest of equals."""
-        best: tuple[int, Estimate, int, np.ndarray] | None = None
+        best: tuple[int, Estimate, int, T] | None = None
         for estimate in reversed(solved.estimates):
             found = self._images.nearest(estimate.frame.stamp)
             if found is not None:
@@ -75,7 +86,12 @@ class DepthSource(Sensor):
                 return NoInput(self.name, 'no depth image has come')
             return NoMeasurement(self.name, 'no depth image has come since the last window')
         self._images.forget(solved.estimates[-1].frame.stamp - self._tolerance)
-        _, estimate, stamp, sensor = best
+        _, estimate, stamp, image = best
+        sensor = self._read(image)
+        if isinstance(sensor, str):
+            return NoMeasurement(self.name, sensor)
+        step = max(1, math.ceil(sensor.shape[1] / WIDEST))
+        sensor = sensor[step // 2 :: step, step // 2 :: step]
         return depth_scale(
             estimate.depth,
             estimate.confidence,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.ros.inputs.decoder import Decoder
 from vggt_ros.ros.inputs.images import ImageError
 from vggt_ros.ros.inputs.rectify import CameraInfoError
+from vggt_ros.ros.inputs.serialized import read
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import Frame
 
@@ -17,11 +17,12 @@ from vggt_ros.types import Frame
 class Incoming:
     """An image message as it came, with the calibration known at that moment.
 
-    stamp: ns. received: monotonic seconds. resets: how many had been asked for by then, so that no image of before one
-    is taken for one after.
+    data: the message, serialized. kind: of message, as in ``serialized.read``. stamp: ns. received: monotonic seconds.
+    resets: how many had been asked for by then, so that no image of before one is taken for one after.
     """
 
-    message: Any
+    data: bytes
+    kind: str
     calibration: Calibration | None
     stamp: int
     received: float
@@ -46,8 +47,8 @@ class FrameMaker:
 
     def make(self, incoming: Incoming) -> Frame | None:
         """The undistorted frame, or None with the reason reported."""
-        message = incoming.message
         try:
+            message = read(incoming.data, incoming.kind)
             image = self._decoder.decode(message)
         except ImageError as error:
             self._problems.report('image', f'image refused: {error}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rclpy.callback_groups import CallbackGroup
 from sensor_msgs.msg import Image
 
@@ -9,7 +10,7 @@ from vggt_ros.odometry.scale.sources import DepthSource, FixedSource, HeightSour
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement, Sensor, SolvedWindow
 from vggt_ros.ros.inputs.images import ImageError, to_depth
 from vggt_ros.ros.inputs.sensor import Robot, RosSensor
-from vggt_ros.ros.messages import time_to_ns
+from vggt_ros.ros.inputs.serialized import IMAGE, header_of, read
 
 SILENT = 5_000_000_000  # ns of images after which a source whose input has never come is complained about
 
@@ -49,20 +50,35 @@ class DepthCamera(ScaleSensor):
 
     def __init__(self, robot: Robot) -> None:
         settings = robot.settings
-        tolerance = round(settings['sync_tolerance'] * 1e9)
-        self._depth = DepthSource(tolerance, settings['depth_near'], settings['depth_far'])
+        self._depth: DepthSource[bytes] = DepthSource(
+            round(settings['sync_tolerance'] * 1e9),
+            settings['depth_near'],
+            settings['depth_far'],
+            robot.memory,
+            self._read,
+        )
         super().__init__(robot, self._depth, f'check the topic {robot.node.resolve_topic_name("depth_registered")}')
 
     def open(self, group: CallbackGroup | None = None) -> None:
-        self.subscriptions.add(Image, 'depth_registered', self._on_depth, 5, group)
+        self.subscriptions.add_images(Image, 'depth_registered', self._on_depth, 5, group)
 
-    def _on_depth(self, message: Image) -> None:
+    def _on_depth(self, data: bytes) -> None:
         try:
-            depth = to_depth(message)
+            self._depth.add(header_of(data).stamp, data, len(data))
         except ImageError as error:
-            self._problems.report('depth image', f'depth image refused: {error}')
-            return
-        self._depth.add(time_to_ns(message.header.stamp), depth)
+            self._refused(error)
+
+    def _read(self, data: bytes) -> np.ndarray | str:
+        """On the network's thread, the one image that is needed."""
+        try:
+            return to_depth(read(data, IMAGE))
+        except ImageError as error:
+            return self._refused(error)
+
+    def _refused(self, error: ImageError) -> str:
+        words = f'depth image refused: {error}'
+        self._problems.report('depth image', words)
+        return words
 
 
 def wheels(robot: Robot) -> ScaleSensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup
@@ -17,10 +18,9 @@ from vggt_ros.ros.inputs.images import ImageError
 from vggt_ros.ros.inputs.rectify import CameraInfoError
 from vggt_ros.ros.inputs.scale import ScaleSensor
 from vggt_ros.ros.inputs.sensor import Robot
-from vggt_ros.ros.messages import time_to_ns
+from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE, header_of, read
 from vggt_ros.types import Frame
 
-MEMORY = 128 << 20  # bytes of images that wait for their partners
 WAIT = 0.03  # s: the second image of a pair comes a little after the first, which may have woken the worker
 ALIVE = 1_000_000_000  # ns: a camera that has sent nothing for so long is not waited for
 
@@ -28,7 +28,7 @@ ALIVE = 1_000_000_000  # ns: a camera that has sent nothing for so long is not w
 class SecondCamera(ScaleSensor):
     """Images of ``second/image`` (or ``second/image/compressed``), calibrated by ``second/camera_info``.
 
-    Callbacks only keep messages; the rest belongs to the network's thread, which decodes the one image that it needs.
+    Callbacks only keep bytes; the rest belongs to the network's thread, which reads the one image that it needs.
     topic: of the images, in full.
     """
 
@@ -37,7 +37,7 @@ class SecondCamera(ScaleSensor):
         settings = self._settings = robot.settings
         self._lookup = robot.lookup
         self._tolerance = round(settings['sync_tolerance'] * 1e9)
-        self._images: Recent[Image | CompressedImage] = Recent(MEMORY)
+        self._images: Recent[bytes] = Recent(robot.memory)
         self._info: Calibration | None = None
         self._decoder = Decoder(settings['image_bits'], settings['rectified'])
         self._frames = ('', '')  # frame ids of both cameras
@@ -50,11 +50,14 @@ class SecondCamera(ScaleSensor):
     def open(self, group: CallbackGroup | None = None) -> None:
         """Subscribe."""
         kind = CompressedImage if self._compressed else Image
-        self.subscriptions.add(kind, self._name, self._on_image, 5, group)
-        self.subscriptions.add(CameraInfo, 'second/camera_info', self._on_info, 5, group)
+        self.subscriptions.add_images(kind, self._name, self._on_image, 5, group)
+        self.subscriptions.add(CameraInfo, 'second/camera_info', self._on_info, 5, group, latched=True)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._images.add(time_to_ns(message.header.stamp), message, len(message.data))
+    def _on_image(self, data: bytes) -> None:
+        try:
+            self._images.add(header_of(data).stamp, data, len(data))
+        except ImageError as error:
+            self._refused(f'image of the second camera refused: {error}')
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = Calibration.from_message(message)
@@ -82,7 +85,7 @@ class SecondCamera(ScaleSensor):
         self._images.forget(partner.stamp - self._tolerance)
         if found is None:
             return f'no image on {self.topic}'
-        stamp, message = found
+        stamp, data = found
         apart = abs(stamp - partner.stamp)
         if apart > self._tolerance:
             return (
@@ -90,6 +93,7 @@ class SecondCamera(ScaleSensor):
                 f'{self._tolerance / 1e6:.1f} ms allowed'
             )
         try:
+            message = read(data, COMPRESSED_IMAGE if self._compressed else IMAGE)
             image, K, valid = self._decode(message)
         except (ImageError, CameraInfoError) as error:
             return self._refused(f'image of the second camera refused: {error}')
@@ -102,7 +106,7 @@ class SecondCamera(ScaleSensor):
         self._problems.report('second camera', words)
         return words
 
-    def _decode(self, message: Image | CompressedImage) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    def _decode(self, message: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Undistorted RGB, K and valid pixels, as in Frame. Raises ImageError or CameraInfoError."""
         image = self._decoder.decode(message)
         if self._settings['calibration'] == 'predicted':

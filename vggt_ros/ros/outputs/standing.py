@@ -35,7 +35,7 @@ class Standing:
 class Activity:
     """What else decides how things stand.
 
-    counts: of the present activation. began: when it did, monotonic seconds. topics: of the images. image_timeout:
+    counts: of the present activation. began: when it did or went on after a pause, monotonic seconds. topics: of the images. image_timeout:
     seconds without an image after which the place is no longer known. every_frame: images may wait for their turn, so
     that as long as something is solved nothing is missing. paused: by service. complaints: what went wrong lately.
     """
@@ -87,7 +87,9 @@ def silence(activity: Activity, now: float) -> str:
         work = (counts.last_seen, counts.last_solved)
     silent = _since(now, activity.began, counts.last_received, *work)
     if silent > activity.image_timeout:
-        return f'no image for {silent:.0f} s on {topics}: is it published, with a matching QoS?'
+        known = [text for text in activity.complaints if any(topic in text for topic in activity.topics)]
+        why = '; '.join(known) or 'is it published, with a matching QoS?'
+        return f'no image for {silent:.0f} s on {topics}: {why}'
     blind = _since(now, activity.began, counts.last_seen, *work)
     if blind > activity.image_timeout:
         why = '; '.join(activity.complaints) or 'see /diagnostics'

@@ -1,0 +1,66 @@
+"""Images as they came over the wire, CDR bytes: the callback looks at the header, whoever needs the pixels reads them.
+
+rclpy makes a message of 6 MB from bytes in milliseconds that nobody wants who drops the image; rosbags reads the same
+bytes in place.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import Any, NamedTuple
+
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+
+from vggt_ros.ros.inputs.images import ImageError
+
+IMAGE, COMPRESSED_IMAGE = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+
+# What rosbags raises of bytes that are no such message: the last three before version 0.11.
+BROKEN = SerdeError, struct.error, ValueError, AssertionError
+
+
+class Header(NamedTuple):
+    """Of a message whose first field is a std_msgs/Header. stamp: ns."""
+
+    stamp: int
+    frame_id: str
+
+
+def header_of(data: bytes) -> Header:
+    """The header of a serialized message. Raises ImageError where there is none, or its stamp is no time."""
+    if len(data) < 16 or data[0] or data[1] > 1:
+        raise ImageError(
+            f'{len(data)} bytes that begin with {data[:4].hex(" ") or "nothing"} are no serialized message'
+        )
+    order = '<' if data[1] else '>'
+    seconds, nanoseconds, length = struct.unpack_from(f'{order}iII', data, 4)
+    if seconds < 0 or nanoseconds >= 1_000_000_000:
+        raise ImageError(f'its stamp of {seconds} s and {nanoseconds} ns is no time')
+    name = data[16 : 16 + length]
+    if length < 1 or len(name) < length:
+        raise ImageError(f'the message of {len(data)} bytes is cut off in its header')
+    try:
+        frame_id = name[:-1].decode()
+    except UnicodeDecodeError as error:
+        raise ImageError(f'its frame_id {name[:-1]!r} is no UTF-8') from error
+    return Header(seconds * 1_000_000_000 + nanoseconds, frame_id)
+
+
+def read(data: bytes, kind: str) -> Any:
+    """The message in these bytes: an object with the fields of ``kind``, whose ``data`` is a read-only view of them.
+
+    kind: IMAGE or COMPRESSED_IMAGE. Raises ImageError.
+    """
+    try:
+        return _types().deserialize_cdr(memoryview(data), kind)
+    except BROKEN as error:
+        raise ImageError(f'{len(data)} bytes are no {kind}: {error}') from error
+
+
+@cache
+def _types() -> Typestore:
+    """Made when the first image comes: 70 ms."""
+    return get_typestore(Stores.ROS2_JAZZY)

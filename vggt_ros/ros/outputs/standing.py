@@ -35,9 +35,10 @@ class Standing:
 class Activity:
     """What else decides how things stand.
 
-    counts: of the present activation. began: when it did or went on after a pause, monotonic seconds. topics: of the images. image_timeout:
-    seconds without an image after which the place is no longer known. every_frame: images may wait for their turn, so
-    that as long as something is solved nothing is missing. paused: by service. complaints: what went wrong lately.
+    counts: of the present activation. began: when it did, or went on after a pause, monotonic seconds. topics: of the
+    images. image_timeout: seconds without an image after which the place is no longer known. every_frame: images may
+    wait for their turn, so that as long as something is solved nothing is missing. paused: by service. complaints: what
+    went wrong lately.
     """
 
     counts: Counts

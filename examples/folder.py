@@ -53,6 +53,7 @@ for one in estimates.values():
     np.save(given.output / 'depth' / f'{one.frame.stamp}.npy', one.depth)
     cloud.add(unproject(one.depth, one.K), color_to_network(one.frame.image, one.map), one.T_map_camera)
 T = np.array([one.T_map_camera for one in estimates.values()]).reshape(-1, 4, 4)
-write_tum(given.output / 'trajectory.txt', Trajectory(np.array([one.frame.stamp for one in estimates.values()]), T))
+trajectory = Trajectory(np.array([one.frame.stamp for one in estimates.values()]), T)
+write_tum(given.output / 'trajectory.txt', trajectory, pipeline.world.scale)
 write_ply(given.output / 'cloud.ply', *cloud.result())
 print(f'{len(estimates)} poses; state {pipeline.world.state.name}, scale {pipeline.world.scale.name}')

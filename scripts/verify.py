@@ -17,10 +17,10 @@ REQUIRED = [
     'torch',
 ]
 OPTIONAL = {
-    'open3d': 'saved maps and coloured clouds of recordings',
     'gtsam': 'loop closure',
     'evo': 'evaluation of trajectories',
-    'pycolmap': 'saved maps',
+    'pycolmap': 'COLMAP models of saved maps',
+    'open3d': 'tests of clouds',
 }
 # What open3d wants from the system and a minimal Debian or Ubuntu lacks.
 DEBIAN = {

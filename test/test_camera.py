@@ -88,6 +88,6 @@ def test_unproject_inverts_project_and_keeps_nan():
 
 def test_rigid_inverse():
     T = np.tile(np.eye(4), (5, 1, 1))
-    T[:, :3, :3] = Rotation.random(5, rng=np.random.default_rng(2)).as_matrix()
+    T[:, :3, :3] = Rotation.random(5, random_state=np.random.default_rng(2)).as_matrix()
     T[:, :3, 3] = np.random.default_rng(3).normal(size=(5, 3))
     np.testing.assert_allclose(camera.invert(T) @ T, np.tile(np.eye(4), (5, 1, 1)), atol=1e-12)

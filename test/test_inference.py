@@ -152,7 +152,7 @@ def test_prediction_is_in_our_conventions(network):
 def test_pose_encoding_is_world_to_camera_with_unnormalised_scalar_last_quaternion():
     rng = np.random.default_rng(0)
     T = np.tile(np.eye(4), (4, 1, 1))
-    T[:, :3, :3] = Rotation.random(4, rng=rng).as_matrix()
+    T[:, :3, :3] = Rotation.random(4, random_state=rng).as_matrix()
     T[:, :3, 3] = rng.normal(size=(4, 3))
     encoding = np.zeros((4, 9))
     encoding[:, :3] = T[:, :3, 3]

@@ -97,7 +97,6 @@ def test_the_network_without_any_pictures():
 @pytest.fixture(scope='module')
 def output(folder, tmp_path_factory):
     """What folder.py makes of the pictures."""
-    pytest.importorskip('open3d')
     path = tmp_path_factory.mktemp('solved') / 'out'
     answer = run('folder', folder, path)
     assert answer.returncode == 0, answer.stderr
@@ -166,7 +165,6 @@ def test_a_loop_that_is_closed_moves_poses_and_depth_of_before(folder, output, t
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
-    pytest.importorskip('open3d')
     answer = run('folder', tmp_path / 'nothing', tmp_path / 'out')
     assert answer.returncode != 0
     assert f'{tmp_path / "nothing"} does not exist' in answer.stderr

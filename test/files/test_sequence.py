@@ -11,6 +11,7 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.opening import open_sequence
@@ -18,6 +19,7 @@ from vggt_ros.files.sequence import SequenceError
 from vggt_ros.files.trajectory import Trajectory, read_tum, write_tum
 from vggt_ros.ros.inputs.images import to_rgb
 from vggt_ros.ros.inputs.rectify import Rectifier
+from vggt_ros.types import Scale
 
 WIDTH, HEIGHT = 32, 24
 
@@ -77,6 +79,7 @@ def write_sidecars(root):
     write_tum(
         root / 'poses.txt',
         Trajectory(1_700_000_000 * 10**9 + np.arange(3), np.tile(np.eye(4), (3, 1, 1)) * [1, 1, 1, 1]),
+        Scale.METRIC,
     )
     (root / 'depth').mkdir()
     cv2.imwrite(str(root / 'depth' / 'frame1.png'), np.array([[0, 150], [65535, 1]], np.uint16))
@@ -104,7 +107,7 @@ def test_folder_with_truth_beside_the_images(tmp_path, given):
 
 def test_poses_give_the_stamps_where_there_are_as_many(tmp_path):
     folder = write_folder(tmp_path / 'walk', 3)
-    write_tum(folder / 'poses.txt', Trajectory(np.array([5, 70, 900]), np.tile(np.eye(4), (3, 1, 1))))
+    write_tum(folder / 'poses.txt', Trajectory(np.array([5, 70, 900]), np.tile(np.eye(4), (3, 1, 1))), Scale.METRIC)
     assert [item.stamp for item in open_sequence(folder)] == [5, 70, 900]
 
 
@@ -399,17 +402,16 @@ def test_trajectory_file_is_exact(tmp_path):
     rng = np.random.default_rng(2)
     stamps = np.array([0, 1, 999_999_999, START, START + 1])
     poses = np.tile(np.eye(4), (5, 1, 1))
-    poses[:, :3, :3] = np.linalg.qr(rng.normal(size=(5, 3, 3)))[0]
-    poses[:, :3, :3] *= np.linalg.det(poses[:, :3, :3])[:, None, None]
+    poses[:, :3, :3] = Rotation.random(5, random_state=rng).as_matrix()
     poses[:, :3, 3] = rng.normal(size=(5, 3)) * 100
-    write_tum(tmp_path / 'poses.txt', Trajectory(stamps, poses))
+    write_tum(tmp_path / 'poses.txt', Trajectory(stamps, poses), Scale.METRIC)
     found = read_tum(tmp_path / 'poses.txt')
     assert found.stamps.tolist() == stamps.tolist()
     assert np.abs(found.T_world_camera - poses).max() < 5e-9
-    write_tum(tmp_path / 'none.txt', Trajectory(stamps[:0], poses[:0]))
+    write_tum(tmp_path / 'none.txt', Trajectory(stamps[:0], poses[:0]), Scale.METRIC)
     assert read_tum(tmp_path / 'none.txt').T_world_camera.shape == (0, 4, 4)
     with pytest.raises(ValueError, match='negative'):
-        write_tum(tmp_path / 'poses.txt', Trajectory(np.array([-1]), poses[:1]))
+        write_tum(tmp_path / 'poses.txt', Trajectory(np.array([-1]), poses[:1]), Scale.METRIC)
 
 
 @pytest.fixture

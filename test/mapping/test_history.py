@@ -18,7 +18,7 @@ def pose(index: int) -> np.ndarray:
     """Some place and attitude, another one for every index."""
     rng = np.random.default_rng(index)
     T = np.eye(4)
-    T[:3, :3] = Rotation.random(rng=rng).as_matrix()
+    T[:3, :3] = Rotation.random(random_state=rng).as_matrix()
     T[:3, 3] = rng.normal(0, 5, 3)
     return T
 

@@ -188,12 +188,12 @@ def test_medians_and_means_are_robust_and_symmetric():
 
 
 def anchors_of(count, rng, scale=1.7, noise=0.0, with_depth=True):
-    R = Rotation.random(rng=rng).as_matrix()
+    R = Rotation.random(random_state=rng).as_matrix()
     t = rng.normal(size=3)
     anchors = []
     for _ in range(count):
         T_window = np.eye(4)
-        T_window[:3, :3] = Rotation.random(rng=rng).as_matrix()
+        T_window[:3, :3] = Rotation.random(random_state=rng).as_matrix()
         T_window[:3, 3] = rng.normal(size=3)
         T_map = np.eye(4)
         T_map[:3, :3] = R @ T_window[:3, :3]

@@ -117,7 +117,7 @@ def test_gauge_of_a_window_does_not_matter(seed):
         if number == 0:
             return prediction
         scale, G = np.exp(rng.normal()), np.eye(4)
-        G[:3, :3], G[:3, 3] = Rotation.random(rng=rng).as_matrix(), rng.normal(0, 10, 3)
+        G[:3, :3], G[:3, 3] = Rotation.random(random_state=rng).as_matrix(), rng.normal(0, 10, 3)
         T = prediction.T_window_camera.copy()
         T[:, :3, 3] *= scale
         return with_fields(

@@ -32,7 +32,7 @@ def rendered():
 
 
 def test_quaternions_agree_with_scipy_and_have_one_sign():
-    R = Rotation.random(200, rng=0)
+    R = Rotation.random(200, random_state=0)
     half_turns = Rotation.from_rotvec(np.pi * np.eye(3))
     for rotations in (R, half_turns, Rotation.identity(1)):
         found = targets.quaternion(torch.from_numpy(rotations.as_matrix())).numpy()

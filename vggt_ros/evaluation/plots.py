@@ -138,6 +138,8 @@ def write_clip(tracks: Sequence[Tracks], path: Path, period: float = 0.1) -> Non
 
     tracks: one for each image, ``period`` seconds apart. Raises RuntimeError where OpenCV cannot write a GIF.
     """
+    if not hasattr(cv2, 'Animation'):
+        raise RuntimeError(f'OpenCV {cv2.__version__} cannot write {path}: 4.11 can')
     points = [TrackedPoints(one.frame.stamp, one.id, one.uv, one.age) for one in tracks]
     for step in (1, 2, 3, 4, 6, 8):
         clip = cv2.Animation()

@@ -21,12 +21,11 @@ from typing import Any, TextIO
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vggt_ros.files.bag_writer import BagWriter
 from vggt_ros.files.cloud import CloudBuilder, write_ply, write_whole
 from vggt_ros.files.pictures import UNITS, DepthRange, confidence_picture, depth_picture
-from vggt_ros.files.trajectory import format_stamp
+from vggt_ros.files.trajectory import format_stamp, tum_header, tum_lines
 from vggt_ros.types import Scale
 
 TRAJECTORY, FRAMES, DEPTH, CONFIDENCE = 'trajectory.txt', 'frames.txt', 'depth', 'confidence'
@@ -83,10 +82,10 @@ class RecordingWriter:
     folder: made if it is not there; see :func:`fresh_folder`. definitions: as for :class:`BagWriter`.
     """
 
-    def __init__(self, folder: Path, definitions: Mapping[str, str], *, voxel: float = 0.0, cloud: bool = True) -> None:
+    def __init__(self, folder: Path, definitions: Mapping[str, str], *, voxel: float = 0.0) -> None:
         self.folder = folder
         self.frames = 0
-        self._voxel, self._make_cloud = voxel, cloud
+        self._voxel = voxel
         self._trajectory: TextIO | None = None
         self._epoch: int | None = None
         self._first_epoch: int | None = None
@@ -119,7 +118,7 @@ class RecordingWriter:
         if frame.pose is not None:
             assert self._trajectory is not None
             with writing(Path(self._trajectory.name)):
-                self._trajectory.write(_tum_line(frame.stamp, frame.pose))
+                self._trajectory.write(tum_lines([frame.stamp], frame.pose[None]))
                 self._trajectory.flush()
             if self._cloud is not None and frame.xyz is not None and frame.rgb is not None:
                 self._cloud.add(frame.xyz, frame.rgb, frame.pose)
@@ -136,9 +135,9 @@ class RecordingWriter:
         path = self._of_epoch(TRAJECTORY)
         with writing(path):
             self._trajectory = path.open('w')
-            self._trajectory.write('# t tx ty tz qx qy qz qw  camera-to-world, optical axes, seconds\n')
+            self._trajectory.write(tum_header())
         self._range = None
-        self._cloud = CloudBuilder(voxel=self._voxel) if self._make_cloud else None
+        self._cloud = CloudBuilder(voxel=self._voxel)
 
     def _end_epoch(self) -> None:
         if self._trajectory is not None:
@@ -174,11 +173,6 @@ class RecordingWriter:
             self._frames.close()
         with writing(self.folder / STATUS):
             write_whole(self.folder / STATUS, (json.dumps(summary, indent=2) + '\n').encode())
-
-
-def _tum_line(stamp: int, T: np.ndarray) -> str:
-    quaternion = Rotation.from_matrix(T[:3, :3]).as_quat(canonical=True)
-    return f'{format_stamp(stamp)} ' + ' '.join(f'{value:.9f}' for value in (*T[:3, 3], *quaternion)) + '\n'
 
 
 def _write_picture(path: Path, rgb: np.ndarray) -> None:

@@ -1,7 +1,8 @@
-"""Trajectories as TUM text: ``t tx ty tz qx qy qz qw``, one pose a line, seconds and metres, camera-to-world."""
+"""Trajectories as TUM text: ``t tx ty tz qx qy qz qw``, one pose a line, camera-to-world; first the unit of lengths."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -9,12 +10,17 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vggt_ros.types import Scale
+
+UNITS = {Scale.UNKNOWN: 'unknown', Scale.RELATIVE: 'relative', Scale.METRIC: 'metres'}
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """Poses over time.
 
-    stamps: (N,) int64 nanoseconds, in the order of the file. T_world_camera: (N, 4, 4) float64, metres.
+    stamps: (N,) int64 nanoseconds, in the order of the file. T_world_camera: (N, 4, 4) float64; what its unit is, the
+    scale of its source says.
     """
 
     stamps: np.ndarray
@@ -75,13 +81,23 @@ def read_tum(path: Path | str) -> Trajectory:
     return Trajectory(np.array(stamps, np.int64), poses)
 
 
-def write_tum(path: Path | str, trajectory: Trajectory) -> None:
-    """Write a trajectory with nine decimals (nanoseconds, nanometres); the quaternion's w is not negative."""
-    lines = ['# t tx ty tz qx qy qz qw  camera-to-world, optical axes, seconds and metres']
-    poses = trajectory.T_world_camera
+def write_tum(path: Path | str, trajectory: Trajectory, scale: Scale) -> None:
+    """Write a trajectory. scale: what its lengths are."""
+    Path(path).write_text(tum_header(scale) + tum_lines(trajectory.stamps, trajectory.T_world_camera))
+
+
+def tum_header(scale: Scale | None = None) -> str:
+    """The first line. scale: what lengths are; None where that may change on the way, and is told elsewhere."""
+    unit = '' if scale is None else f'; unit of lengths: {UNITS[scale]}'
+    return f'# t tx ty tz qx qy qz qw  camera-to-world, optical axes, seconds{unit}\n'
+
+
+def tum_lines(stamps: Iterable[int], poses: np.ndarray) -> str:
+    """Poses (N, 4, 4) with nine decimals (nanoseconds, nanometres); the quaternions' w is not negative."""
     quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat() if len(poses) else np.empty((0, 4))
-    quaternions[quaternions[:, 3] < 0] *= -1
-    for stamp, position, quaternion in zip(trajectory.stamps, poses[:, :3, 3], quaternions, strict=True):
+    quaternions[quaternions[:, 3] < 0] *= -1  # as_quat(canonical=True) wants SciPy 1.11
+    lines = []
+    for stamp, position, quaternion in zip(stamps, poses[:, :3, 3], quaternions, strict=True):
         values = ' '.join(f'{value:.9f}' for value in (*position, *quaternion))
-        lines.append(f'{format_stamp(int(stamp))} {values}')
-    Path(path).write_text('\n'.join(lines) + '\n')
+        lines.append(f'{format_stamp(int(stamp))} {values}\n')
+    return ''.join(lines)

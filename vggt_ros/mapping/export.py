@@ -1,96 +1,158 @@
 """The map as files that other tools open: cloud (PLY, PCD), trajectory (TUM), COLMAP model, and what the unit is.
 
 folder/
-  map.ply, map.pcd     points with colours (open3d)
+  map.ply, map.pcd     points with colours
   trajectory.txt       TUM, camera-to-world
-  colmap/              cameras, frames, images, points3D, rigs .bin: camera-from-world poses, no observations (pycolmap)
+  colmap/              cameras, frames, images, points3D, rigs .bin: camera-from-world poses, no observations; only
+                       where pycolmap is installed
   metadata.json        unit, scale state, epoch, counts
+
+The folder takes its name when all of it is written, in one step where the file system can: who looks sees the former
+map or the new one, whole.
 """
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vggt_ros.camera import invert
-from vggt_ros.files.cloud import MissingOpen3DError, import_open3d
-from vggt_ros.files.trajectory import Trajectory, write_tum
+from vggt_ros.files.cloud import write_pcd, write_ply
+from vggt_ros.files.trajectory import UNITS, Trajectory, write_tum
 from vggt_ros.mapping.history import Pinhole
 from vggt_ros.mapping.voxel_map import MapCloud
 from vggt_ros.types import Scale
 
 BYTES_PER_POINT = 128  # in all files together, generously
-UNITS = {Scale.UNKNOWN: 'unknown', Scale.RELATIVE: 'relative', Scale.METRIC: 'metres'}
+PLY, PCD, TRAJECTORY, COLMAP, METADATA = 'map.ply', 'map.pcd', 'trajectory.txt', 'colmap', 'metadata.json'
+FILES = {PLY, PCD, TRAJECTORY, COLMAP, METADATA}
+ABANDONED = 3600.0  # seconds after which an unfinished folder is somebody's who was killed
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, stdio.h
 
 
 class MapExportError(RuntimeError):
     """The map could not be saved; the message says why and what to do. Nothing is left behind."""
 
 
-def save_map(
-    folder: Path | str, cloud: MapCloud, trajectory: Trajectory, images: Sequence[Pinhole], scale: Scale, epoch: int = 0
-) -> str:
-    """Write all files into ``folder``, which must not exist yet or be empty; a sentence that says what was written.
+class NoMapError(MapExportError):
+    """There is no map yet."""
 
-    trajectory: all poses known; images: the keyframes. Either everything is written or nothing: the files are made in
-    a folder beside it that then takes its name. Raises MapExportError when there is no map yet, a package is missing,
-    the disk is full, or the folder cannot be written.
+
+@dataclass(frozen=True, eq=False)
+class SavedMap:
+    """What is written. trajectory: all poses known. images: the keyframes. scale: of all lengths."""
+
+    cloud: MapCloud
+    trajectory: Trajectory
+    images: Sequence[Pinhole]
+    scale: Scale
+    epoch: int = 0
+
+
+def save_map(folder: Path | str, saved: SavedMap, *, replace: bool = False) -> str:
+    """Write all files into ``folder``; a sentence that says what was written, and what was left out and why.
+
+    replace: whether the folder may hold a map that was saved before, which is whole until the new one is; without, it
+    must not exist yet or be empty. Raises MapExportError when there is no map yet, the disk is full, or the folder
+    cannot be written.
     """
-    target = _absolute(folder)
+    target = find_folder(folder, replace=replace)
+    making, sentence = write_beside(target, saved)
+    take_name(making, target)
+    return sentence
+
+
+def find_folder(folder: Path | str, *, replace: bool = False) -> Path:
+    """The full path where a map would be saved; MapExportError when that cannot be, see :func:`save_map`."""
+    try:
+        target = Path(folder).expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # no current folder any more; no home of that name
+        raise MapExportError(f'{folder} is no folder here ({error}): give a full path') from error
+    try:
+        target = target.resolve()
+        inside = set(os.listdir(target)) if target.is_dir() else set()
+        if (inside and not replace) or (target.exists() and not target.is_dir()):
+            raise MapExportError(f'{target} exists already and is not an empty folder: choose another name')
+        if os.path.ismount(target):
+            raise MapExportError(f'{target} is a mount point, which cannot be replaced: name a folder in it')
+        if inside and (METADATA not in inside or inside - FILES):
+            raise MapExportError(f'{target} holds more than a saved map, which would be lost: name a folder of its own')
+        ancestor = next(parent for parent in target.parents if parent.exists())
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    if not ancestor.is_dir():
+        raise MapExportError(f'{target} cannot be written: a part of this path is a file')
+    if not os.access(ancestor, os.W_OK):
+        raise MapExportError(f'{target} cannot be written: no permission in {ancestor}')
+    return target
+
+
+def write_beside(target: Path, saved: SavedMap) -> tuple[Path, str]:
+    """Write everything into a hidden folder beside ``target``; that folder, and a sentence that says what is in it.
+
+    Raises MapExportError, after which there is nothing.
+    """
+    cloud = saved.cloud
     if not len(cloud):
-        raise MapExportError('there is no map yet: points appear once two keyframes saw them from different places')
+        raise NoMapError('there is no map yet: points appear once two keyframes saw them from different places')
     if not np.isfinite(cloud.xyz).all():
         raise MapExportError('the map holds points that are not finite')
-    open3d, pycolmap = _import_writers()
     try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise MapExportError(f'{target} exists already and is not an empty folder: choose another name')
         target.parent.mkdir(parents=True, exist_ok=True)
         _check_space(target.parent, len(cloud))
-        making = Path(tempfile.mkdtemp(prefix=f'.{target.name}.', dir=target.parent))
-    except (FileExistsError, NotADirectoryError) as error:
-        raise MapExportError(f'{target} cannot be written: a part of this path is a file') from error
+        _remove_abandoned(target)
+        making = Path(tempfile.mkdtemp('.saving', f'.{target.name}.', target.parent))
     except OSError as error:
-        raise MapExportError(f'{target} cannot be written: {error.strerror or error}') from error
+        raise _unwritable(target, error) from error
     try:
-        _write_cloud(open3d, making, cloud)
-        write_tum(making / 'trajectory.txt', trajectory)
-        _write_colmap(pycolmap, making / 'colmap', cloud, images)
-        _write_metadata(making / 'metadata.json', cloud, trajectory, images, scale, epoch)
-        _check_written(making)
-        making.chmod(0o755)  # mkdtemp made it private
-        os.replace(making, target)
+        left_out = _write(making, saved)
+    except OSError as error:
+        shutil.rmtree(making, ignore_errors=True)
+        raise MapExportError(f'{target} could not be written: {error.strerror or error}') from error
+    except MapExportError:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return making, (
+        f'{len(cloud)} points, {len(saved.trajectory)} poses and {len(saved.images)} keyframes in {target};'
+        f' unit: {UNITS[saved.scale]}{left_out}'
+    )
+
+
+def take_name(making: Path, target: Path) -> None:
+    """Give a folder that :func:`write_beside` made its name; what had it is removed. Raises MapExportError."""
+    try:
+        if target.exists():
+            _put_in_place_of(making, target)
+        else:
+            os.replace(making, target)
+        with suppress(OSError):  # some file systems cannot; the names are then safe a little later
+            _sync(target.parent)
     except OSError as error:
         raise MapExportError(f'{target} could not be written: {error.strerror or error}') from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return f'{len(cloud)} points, {len(trajectory)} poses and {len(images)} keyframes in {target}; unit: {UNITS[scale]}'
 
 
-def _absolute(folder: Path | str) -> Path:
-    try:
-        return Path(folder).expanduser().absolute()
-    except (OSError, RuntimeError) as error:  # no current folder any more; no home of that name
-        raise MapExportError(f'{folder} is no folder here ({error}): give a full path') from error
+def _remove_abandoned(target: Path) -> None:
+    for folder in target.parent.glob(f'.{glob.escape(target.name)}.*.saving*'):
+        if time.time() - folder.stat().st_mtime > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _import_writers() -> tuple[Any, Any]:
-    try:
-        open3d = import_open3d()
-    except MissingOpen3DError as error:
-        raise MapExportError(str(error)) from error
-    try:
-        import pycolmap
-    except (ImportError, OSError) as error:
-        raise MapExportError(f'pycolmap cannot be imported ({error}): pip install "pycolmap>=3.13"') from error
-    return open3d, pycolmap
+def _unwritable(target: Path, error: OSError) -> MapExportError:
+    return MapExportError(f'{target} cannot be written: {error.strerror or error}')
 
 
 def _check_space(folder: Path, points: int) -> None:
@@ -103,12 +165,22 @@ def _check_space(folder: Path, points: int) -> None:
         )
 
 
-def _write_cloud(open3d: Any, folder: Path, cloud: MapCloud) -> None:
-    points = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(cloud.xyz.astype(np.float64)))
-    points.colors = open3d.utility.Vector3dVector(cloud.rgb.astype(np.float64) / 255)
-    for name in ('map.ply', 'map.pcd'):
-        if not open3d.io.write_point_cloud(str(folder / name), points):
-            raise MapExportError(f'open3d could not write {folder / name}: is the disk full?')
+def _write(folder: Path, saved: SavedMap) -> str:
+    """All files; what was left out and why, or nothing."""
+    cloud, left_out = saved.cloud, ''
+    write_ply(folder / PLY, cloud.xyz, cloud.rgb)
+    write_pcd(folder / PCD, cloud.xyz, cloud.rgb)
+    write_tum(folder / TRAJECTORY, saved.trajectory, saved.scale)
+    try:
+        import pycolmap
+    except (ImportError, OSError) as error:
+        left_out = f'; no COLMAP model: pycolmap cannot be imported ({error}): pip install "pycolmap>=3.13"'
+    else:
+        _write_colmap(pycolmap, folder / COLMAP, cloud, saved.images)
+    _write_metadata(folder / METADATA, saved)
+    _check_written(folder)
+    folder.chmod(0o755)  # mkdtemp made it private
+    return left_out
 
 
 def _write_colmap(pycolmap: Any, folder: Path, cloud: MapCloud, images: Sequence[Pinhole]) -> None:
@@ -146,17 +218,15 @@ def _reconstruction(pycolmap: Any, cloud: MapCloud, images: Sequence[Pinhole]) -
     return model
 
 
-def _write_metadata(
-    path: Path, cloud: MapCloud, trajectory: Trajectory, images: Sequence[Pinhole], scale: Scale, epoch: int
-) -> None:
+def _write_metadata(path: Path, saved: SavedMap) -> None:
     fields = {
-        'unit': UNITS[scale],
-        'scale': scale.name,
-        'epoch': epoch,
+        'unit': UNITS[saved.scale],
+        'scale': saved.scale.name,
+        'epoch': saved.epoch,
         'axes': 'map: x forward at the start, y left, z up; cameras: x right, y down, z forward',
-        'points': len(cloud),
-        'poses': len(trajectory),
-        'keyframes': len(images),
+        'points': len(saved.cloud),
+        'poses': len(saved.trajectory),
+        'keyframes': len(saved.images),
     }
     path.write_text(json.dumps(fields, indent=2) + '\n')
 
@@ -164,8 +234,31 @@ def _write_metadata(
 def _check_written(folder: Path) -> None:
     """The writers in C++ do not always report a full disk; the file system does, at the latest here."""
     for path in sorted(folder.rglob('*')):
-        if path.is_file():
-            if not path.stat().st_size:
-                raise MapExportError(f'{path.name} is empty after it was written: is the disk full?')
-            with path.open('rb') as file:
-                os.fsync(file.fileno())
+        if path.is_file() and not path.stat().st_size:
+            raise MapExportError(f'{path.name} is empty after it was written: is the disk full?')
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk: what was written survives that the power goes. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place_of(making: Path, target: Path) -> None:
+    """One folder takes another's name, in one step where the file system can. Raises OSError."""
+    renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    if renameat2(AT_FDCWD, os.fsencode(making), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE) == 0:
+        return
+    former = making.with_name(f'{making.name}.former')  # two steps: not every network file system can
+    os.replace(target, former)
+    try:
+        os.replace(making, target)
+    except OSError:
+        os.replace(former, target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)

@@ -175,7 +175,8 @@ def overlapping(submap: Submap, others: list[Submap], most: int) -> list[Submap]
     if not others:
         return []
     probes = submap.points[:: -(-len(submap.points) // PROBES)].astype(np.float64)
-    M = np.linalg.solve(np.stack([other.matrix() for other in others]), submap.matrix())
+    # [None]: before NumPy 2 a right side of one dimension less is taken for vectors.
+    M = np.linalg.solve(np.stack([other.matrix() for other in others]), submap.matrix()[None])
     seen = np.einsum('nij,pj->npi', M[:, :3, :3], probes) + M[:, None, :3, 3]
     share = [len(_inside(points, other.K, other.size)[0]) for points, other in zip(seen, others, strict=True)]
     order = np.argsort(share, kind='stable')[::-1][:most]

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vggt_ros import camera
+from vggt_ros.files.cloud import voxels
 from vggt_ros.mapping.submap import BEND, POINT_FIELDS, Submap, arrangement, compare, make_submap, overlapping
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate
@@ -250,14 +251,3 @@ class VoxelMap:
         if not parts:
             return np.empty((0, 3)), np.empty((0, 3)), np.empty(0), np.empty(0), np.empty(0, np.int32)
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def voxels(xyz: np.ndarray, edge: float) -> np.ndarray:
-    """The voxel of each of N > 0 points (N, 3): (N,) numbers from 0 without gaps."""
-    cell = np.floor(xyz / edge).astype(np.int64)
-    cell -= cell.min(0)
-    size = cell.max(0) + 1
-    if float(size[0]) * float(size[1]) * float(size[2]) > 2**62:
-        raise ValueError(f'voxels of {edge:g} are too small for a map {np.ptp(xyz, axis=0)} wide')
-    key = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
-    return np.unique(key, return_inverse=True)[1]

@@ -36,7 +36,6 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
-from vggt_ros.files.cloud import MissingOpen3DError, import_open3d
 from vggt_ros.files.recording import OutputError, RecordedFrame, RecordingWriter, fresh_folder
 from vggt_ros.msg import Status, TrackArray
 from vggt_ros.ros.messages import POINT, time_to_ns
@@ -81,15 +80,10 @@ class Recorder(Node):
         folder = fresh_folder(asked)
         if folder != asked:
             self.get_logger().info(f'{asked} holds a recording already: writing to {folder}')
-        try:
-            import_open3d()
-        except MissingOpen3DError as error:
-            self.get_logger().warning(f'no cloud.ply will be written: {error}')
         self.recording = RecordingWriter(
             folder,
             {f'vggt_ros/msg/{kind.__name__}': _definition(kind) for kind in (Status, TrackArray)},
             voxel=settings['voxel'],
-            cloud='open3d' in sys.modules,
         )
         self.failure: OutputError | None = None
         self.last_arrival = time.monotonic()

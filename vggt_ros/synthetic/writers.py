@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.trajectory import Trajectory, format_stamp, write_tum
 from vggt_ros.synthetic.sequence import FRAME_ID, RenderedFrame
+from vggt_ros.types import Scale
 
 IMAGE_TOPIC = '/camera/image_raw'
 INFO_TOPIC = '/camera/camera_info'
@@ -64,7 +65,7 @@ def write_folder(
             times.write(f'{name}.{suffix} {format_stamp(frame.stamp)}\n')
             stamps.append(frame.stamp)
             poses.append(frame.T_world_camera)
-    write_tum(path / 'poses.txt', Trajectory(np.array(stamps, np.int64), np.stack(poses)))
+    write_tum(path / 'poses.txt', Trajectory(np.array(stamps, np.int64), np.stack(poses)), Scale.METRIC)
 
 
 def _save(path: Path, image: np.ndarray, options: list[int] | None = None) -> None:

@@ -46,7 +46,7 @@ def measure(
     try:
         import evo  # noqa: F401
     except ImportError:
-        print('error: the figures are computed by evo: pip install "vggt_ros[eval]"', file=sys.stderr)
+        print('error: the figures are computed by evo: pip install evo', file=sys.stderr)
         return 1
     rows: list[Row] = []
     for name in names:

@@ -300,10 +300,15 @@ def test_without_gtsam_it_says_what_to_install(monkeypatch):
         return '4.2.0'
 
     monkeypatch.setitem(sys.modules, 'gtsam', None)
-    with pytest.raises(GtsamMissingError, match=r'vggt_ros\[loop\]'):
+    with pytest.raises(GtsamMissingError, match=r'pip install .gtsam>=4\.3'):
         optimise(nodes, edges)
     monkeypatch.undo()
-    pytest.importorskip('gtsam')
     monkeypatch.setattr(posegraph, 'version', old)
     with pytest.raises(GtsamMissingError, match=r'4\.2\.0 is too old'):
         optimise(nodes, edges)
+
+
+@needs_gtsam
+def test_a_pre_release_is_not_too_old(monkeypatch, gtsam):
+    monkeypatch.setattr(posegraph, 'version', lambda name: '4.3a1')
+    assert posegraph.require_gtsam() is gtsam

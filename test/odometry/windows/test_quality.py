@@ -132,7 +132,7 @@ def test_nothing_known_ties_nothing():
 
 def simulated(rng, rotation, translation, weights, depth=3.0):
     """An alignment of anchors whose windows err by (rad, share of depth) per axis; the map is the mean of some."""
-    R, t = Rotation.random(rng=rng), rng.normal(size=3)
+    R, t = Rotation.random(random_state=rng), rng.normal(size=3)
     scale = np.exp(0.3 * rng.normal())
     anchors = []
     for weight in weights:

@@ -280,8 +280,6 @@ def test_a_saved_map_opens_in_other_programs_and_is_the_map_that_is_shown(tmp_pa
 
 
 def test_without_a_name_the_folder_is_named_by_date_and_time(tmp_path, monkeypatch):
-    pytest.importorskip('open3d')
-    pytest.importorskip('pycolmap')
     monkeypatch.chdir(tmp_path)
     with MapRig() as rig:
         rig.map.add(solution(*PAIR))
@@ -320,7 +318,7 @@ def test_what_cannot_be_saved_is_answered_in_words_and_the_node_goes_on(tmp_path
 def test_while_a_map_is_written_everything_else_goes_on(tmp_path, monkeypatch):
     writing, finish = threading.Event(), threading.Event()
 
-    def slow(folder, *parts):
+    def slow(folder, saved):
         writing.set()
         assert finish.wait(20)
         return f'written to {folder}'

@@ -17,6 +17,7 @@ the map for residuals of a thousandth, 1e-4 for a few hundredths; far below the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,7 @@ from vggt_ros.similarity import Similarity
 
 MAX_NODES = 400
 MAX_ITERATIONS = 100
+INSTALL = "pip install 'gtsam>=4.3a1,<4.4'"
 
 
 class PoseGraphError(ValueError):
@@ -233,12 +235,12 @@ def _check(nodes: Mapping[int, Similarity], edges: Sequence[Edge], pinned: int |
 
 
 def require_gtsam() -> ModuleType:
-    """GTSAM, imported where it is needed; 4.2 crashes the process with NumPy 2. Raises GtsamMissingError."""
+    """GTSAM, imported where it is needed; 4.2 has no graphs of Sim(3). Raises GtsamMissingError."""
     try:
         found = version('gtsam')
+        if tuple(map(int, re.findall(r'\d+', found)[:2])) < (4, 3):  # 4.3a1 is the newest for Python 3.10
+            raise GtsamMissingError(f'gtsam {found} is too old: {INSTALL}')
         import gtsam
     except (PackageNotFoundError, ImportError) as error:
-        raise GtsamMissingError("the pose graph needs gtsam 4.3 or later: pip install 'vggt_ros[loop]'") from error
-    if tuple(map(int, found.split('.')[:2])) < (4, 3):
-        raise GtsamMissingError(f"gtsam {found} is too old: pip install 'vggt_ros[loop]' brings 4.3 or later")
+        raise GtsamMissingError(f'the pose graph needs gtsam 4.3: {INSTALL}') from error
     return gtsam

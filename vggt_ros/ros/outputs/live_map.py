@@ -16,7 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from vggt_ros.mapping.export import MapExportError, save_map
+from vggt_ros.mapping.export import MapExportError, SavedMap, save_map
 from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.ros.compat import point_cloud
 from vggt_ros.ros.messages import POINT, ns_to_time, pack_rgb
@@ -129,8 +129,7 @@ def save(keeper: MapKeeper, folder: str) -> tuple[bool, str]:
     folder: see srv/SaveMap.srv. Takes seconds for a map of a million points: call it where nobody waits.
     """
     try:
-        cloud, trajectory, keyframes, scale, epoch = keeper.ask(_gather).result(PATIENCE)
-        return True, save_map(folder or _fresh_folder(), cloud, trajectory, keyframes, scale, epoch)
+        return True, save_map(folder or _fresh_folder(), keeper.ask(_gather).result(PATIENCE))
     except futures.CancelledError:
         return False, 'the node is shutting down or cleaning up, the map is gone'
     except futures.TimeoutError:
@@ -139,9 +138,9 @@ def save(keeper: MapKeeper, folder: str) -> tuple[bool, str]:
         return False, str(error)
 
 
-def _gather(contents: MapContents) -> tuple:
-    history, epoch = contents.history, contents.map.epoch
-    return contents.map.cloud(), history.trajectory(), history.pinholes(), contents.scale, epoch or 0
+def _gather(contents: MapContents) -> SavedMap:
+    cloud, history = contents.map.cloud(), contents.history
+    return SavedMap(cloud, history.trajectory(), history.pinholes(), contents.scale, contents.map.epoch or 0)
 
 
 def _fresh_folder() -> Path:

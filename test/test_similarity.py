@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.similarity import Similarity, umeyama
+from vggt_ros.similarity import Similarity, for_all, move_poses, umeyama
 
 
 def random(rng: np.random.Generator) -> Similarity:
@@ -57,3 +57,15 @@ def test_the_fit_of_exact_points_is_exact():
 def test_what_is_no_similarity_says_so(one, what):
     assert what in one.problem()
     assert Similarity.identity().problem() is None
+
+
+def test_poses_are_moved_at_once_as_one_by_one():
+    rng = np.random.default_rng(7)
+    poses = np.tile(np.eye(4), (40, 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = Rotation.random(40, random_state=rng).as_matrix(), rng.normal(size=(40, 3))
+    corrections = {index: random(rng) for index in (3, 9, 21)}
+    one_by_one = for_all(corrections, range(40))
+    assert [one_by_one[index] for index in (0, 6, 7, 15, 39)] == [corrections[index] for index in (3, 3, 9, 9, 21)]
+    expected = np.stack([one_by_one[index].pose(T) for index, T in enumerate(poses)])
+    np.testing.assert_allclose(move_poses(corrections, range(40), poses), expected, atol=1e-12)
+    assert move_poses({}, range(40), poses) is poses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,30 @@ def for_all(corrections: Mapping[int, Similarity], indices: Iterable[int]) -> di
 
     The odometry forgets keyframes earlier than a map does; where their neighbours go, they go too.
     """
-    named = np.array(sorted(corrections))
-    if not len(named):
+    if not corrections:
         return {}
-    return {index: corrections[int(named[np.argmin(np.abs(named - index))])] for index in indices}
+    indices, named = list(indices), sorted(corrections)
+    return {index: corrections[named[place]] for index, place in zip(indices, _nearest(named, indices), strict=True)}
+
+
+def move_poses(corrections: Mapping[int, Similarity], indices: Sequence[int], poses: np.ndarray) -> np.ndarray:
+    """Poses (N, 4, 4) of N images, each where the correction of the nearest keyframe takes it; as :func:`for_all`."""
+    if not corrections:
+        return poses
+    named = sorted(corrections)
+    place = _nearest(named, indices)
+    scale, R, t = (
+        np.array([getattr(corrections[index], name) for index in named])[place] for name in ('scale', 'R', 't')
+    )
+    moved = poses.copy()
+    moved[:, :3, :3] = R @ poses[:, :3, :3]
+    moved[:, :3, 3] = scale[:, None] * (R @ poses[:, :3, 3:])[..., 0] + t
+    return moved
+
+
+def _nearest(named: Sequence[int], indices: Sequence[int]) -> np.ndarray:
+    """For each of the indices the place in ``named`` (ascending, not empty) of the nearest one, of two the lower."""
+    known, wanted = np.asarray(named), np.asarray(indices, np.int64)
+    after = np.searchsorted(known, wanted).clip(0, len(known) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(np.abs(wanted - known[before]) <= np.abs(known[after] - wanted), before, after)

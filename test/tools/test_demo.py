@@ -37,7 +37,6 @@ SIZE = (160, 120)
 PER_IMAGE = (
     'odometry',
     'pose',
-    'path',
     'depth/image_rect',
     'depth/camera_info',
     'depth/confidence',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,15 @@ def header_of(frame: Frame) -> Header:
 def to_pose(T: np.ndarray) -> Pose:
     """(4, 4) to geometry_msgs/Pose."""
     pose = Pose()
-    pose.position.x, pose.position.y, pose.position.z = T[:3, 3].tolist()
-    q = pose.orientation
-    q.x, q.y, q.z, q.w = Rotation.from_matrix(T[:3, :3]).as_quat().tolist()
+    fill_pose(pose, T[:3, 3].tolist(), Rotation.from_matrix(T[:3, :3]).as_quat().tolist())
     return pose
+
+
+def fill_pose(pose: Pose, position: Sequence[float], quaternion: Sequence[float]) -> None:
+    """x y z and x y z w into a pose that is there."""
+    p, q = pose.position, pose.orientation
+    p.x, p.y, p.z = position
+    q.x, q.y, q.z, q.w = quaternion
 
 
 def to_transform(T: np.ndarray) -> Transform:

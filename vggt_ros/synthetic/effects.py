@@ -50,7 +50,9 @@ def vignette(image: np.ndarray, strength: float = 0.4) -> np.ndarray:
 def jpeg(image: np.ndarray, quality: int = 60) -> np.ndarray:
     """Compressed to JPEG of a quality of 1 to 100 and back."""
     _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    back = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert back is not None
+    return cv2.cvtColor(back, cv2.COLOR_BGR2RGB)
 
 
 def distort(

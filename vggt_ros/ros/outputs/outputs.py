@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from vggt_ros.depth import confidence_to_source, depth_to_source
 from vggt_ros.ros import messages
+from vggt_ros.ros.outputs.path import PathOutput
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
 from vggt_ros.ros.tf.frames import Placement
-from vggt_ros.similarity import Similarity, for_all
 from vggt_ros.types import Estimate
-
-
-@dataclass(eq=False)
-class _PathPose:
-    """One pose of the path: index of the image, stamp in ns, T_map_camera (4, 4)."""
-
-    index: int
-    stamp: int
-    T: np.ndarray
 
 
 class Outputs:
@@ -37,10 +24,9 @@ class Outputs:
     def __init__(self, node: LifecycleNode, settings: dict[str, Any]) -> None:
         self._map_frame = settings['map_frame']
         self._full_size = settings['depth_size'] == 'source'
-        self._path: deque[_PathPose] = deque()
         self._publishers = Publishers(node)
         self.odometry = self._publishers.add(Odometry, '~/odometry')
-        self.path = self._publishers.add(Path, '~/path')
+        self.path = PathOutput(node, self._publishers, self._map_frame)
         self.depth = self._publishers.add(Image, '~/depth/image_rect')
         self.camera_info = self._publishers.add(CameraInfo, '~/depth/camera_info')
         self.confidence = self._publishers.add(Image, '~/depth/confidence')
@@ -48,11 +34,12 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy all publishers."""
+        self.path.close()
         self._publishers.close()
 
     def reset(self) -> None:
         """Forget the path."""
-        self._path.clear()
+        self.path.clear()
 
     def publish_odometry(self, placement: Placement) -> None:
         """Where a frame of the robot is, and how it moves."""
@@ -65,26 +52,6 @@ class Outputs:
         self._publish_depth(estimate, in_camera)
         if wanted(self.points):
             self.points.publish(messages.to_points(estimate, in_camera))
-
-    def correct_path(self, corrections: Mapping[int, Similarity]) -> None:
-        """Move the poses of the path with their keyframes."""
-        moved = for_all(corrections, [step.index for step in self._path])
-        for step in self._path:
-            if step.index in moved:
-                step.T = moved[step.index].pose(step.T)
-
-    def publish_path(self, estimate: Estimate, length: int) -> None:
-        """The images that the network has seen, at most ``length`` of them; this one is the newest."""
-        self._path.append(_PathPose(estimate.frame.index, estimate.frame.stamp, estimate.T_map_camera))
-        while len(self._path) > length:
-            self._path.popleft()
-        if wanted(self.path):
-            head = messages.header(estimate, self._map_frame)
-            poses = [PoseStamped(header=self._header(step.stamp), pose=messages.to_pose(step.T)) for step in self._path]
-            self.path.publish(Path(header=head, poses=poses))
-
-    def _header(self, stamp: int) -> Header:
-        return Header(stamp=messages.ns_to_time(stamp), frame_id=self._map_frame)
 
     def _publish_depth(self, estimate: Estimate, head: Header) -> None:
         """Depth, its confidence and a CameraInfo of exactly their size."""

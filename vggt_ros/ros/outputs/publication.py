@@ -94,12 +94,12 @@ class Publication:
             self.transforms.reset()
         self.result, self.report = result, report
         self._map.add(result)
-        self._outputs.correct_path(result.corrections)
+        self._outputs.path.correct(result.corrections)
         path_length = self._path_length()
         for estimate in result.estimates:
             if self._every_frame:
                 self._publish_pose(estimate)
-            self._outputs.publish_path(estimate, path_length)
+            self._outputs.path.go_on(estimate, path_length)
             self._outputs.publish_view(estimate)
         if not self._every_frame:
             for located in result.located:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vggt_ros.device import set_threads
 from vggt_ros.inference import NetworkPredictor
+from vggt_ros.mapping.export import MapExportError, find_folder
 from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.network.checkpoint import CheckpointError
 from vggt_ros.odometry.config import OdometryConfig
@@ -51,6 +52,11 @@ def check(settings: dict[str, Any]) -> None:
         raise LoadError(
             f'scale_sources: with tf_mode {settings["tf_mode"]} odometry would measure what we broadcast ourselves'
         )
+    if settings['save_map']:
+        try:
+            find_folder(settings['save_map'], replace=True)
+        except MapExportError as error:
+            raise LoadError(f'save_map: {error}') from error
 
 
 def make_pipeline(

@@ -28,9 +28,11 @@ from vggt_ros.camera import PixelMap
 from vggt_ros.files.trajectory import read_tum
 from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap
 from vggt_ros.pipeline import WindowResult
+from vggt_ros.ros import loading
 from vggt_ros.ros.outputs import live_map, map_keeper
 from vggt_ros.ros.outputs.live_map import LiveMap
 from vggt_ros.ros.outputs.map_keeper import MapKeeper
+from vggt_ros.ros.parameters import PARAMETERS, LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate, Frame, Scale, State, Tracks
@@ -457,6 +459,94 @@ def test_a_map_that_is_too_busy_is_told(problems, tmp_path, monkeypatch):
     success, message = live_map.save(keeper(problems), str(tmp_path / 'map'))
     assert not success
     assert 'try again' in message
+
+
+# Saving at the end
+
+
+@pytest.fixture
+def full(problems):
+    """A keeper at work with a map in it."""
+    kept = keeper(problems)
+    kept.start()
+    kept.add(solution(*PAIR))
+    yield kept
+    kept.stop()
+
+
+def held(folder) -> dict:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_at_the_end_the_map_takes_the_place_of_the_one_from_before(full, tmp_path):
+    for epoch, number in ((0, 2), (1, 3)):
+        if epoch:
+            full.add(solution(*(estimate(10 + index, x=0.3 * index, epoch=1) for index in range(3)), epoch=1))
+        said = live_map.save_in_time(full, str(tmp_path / 'map'), 20.0)
+        assert re.match(rf'map saved: \d+ points, {number} poses and {number} keyframes in {tmp_path}/map', said)
+        fields = json.loads((tmp_path / 'map' / 'metadata.json').read_text())
+        assert (fields['epoch'], fields['keyframes']) == (epoch, number)
+    assert os.listdir(tmp_path) == ['map']
+
+
+def test_when_time_runs_out_the_former_map_is_whole(full, tmp_path, monkeypatch):
+    live_map.save_in_time(full, str(tmp_path / 'map'), 20.0)
+    before, real, finish = held(tmp_path / 'map'), live_map.write_beside, threading.Event()
+    threads = []
+
+    def slow(target, saved):
+        threads.append(threading.current_thread())
+        made = real(target, saved)
+        assert finish.wait(20)
+        return made
+
+    monkeypatch.setattr(live_map, 'write_beside', slow)
+    said = live_map.save_in_time(full, str(tmp_path / 'map'), 0.3)
+    assert said == f'the map was not saved: it was not written within 0.3 s; {tmp_path}/map is as it was'
+    assert threads[0].daemon  # does not hold the process up
+    finish.set()
+    threads[0].join()
+    assert os.listdir(tmp_path) == ['map']
+    assert held(tmp_path / 'map') == before
+
+
+def test_a_thread_of_the_map_that_hangs_or_has_ended_costs_no_more_than_the_time(full, tmp_path):
+    finish = threading.Event()
+    full.ask(lambda contents: finish.wait(20))
+    assert 'not written within 0.2 s' in live_map.save_in_time(full, str(tmp_path / 'map'), 0.2)
+    finish.set()
+    full.stop()
+    assert "the map's thread has ended" in live_map.save_in_time(full, str(tmp_path / 'map'), 20.0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_that_nobody_expected_is_said_at_once(full, tmp_path, monkeypatch):
+    def fail(target, saved):
+        raise MemoryError
+
+    monkeypatch.setattr(live_map, 'write_beside', fail)
+    monkeypatch.setattr(threading, 'excepthook', lambda args: None)
+    assert 'the map was not saved' in live_map.save_in_time(full, str(tmp_path / 'map'), 20.0)
+
+
+def test_without_a_map_the_former_one_stays(full, problems, tmp_path):
+    live_map.save_in_time(full, str(tmp_path / 'map'), 20.0)
+    before = held(tmp_path / 'map')
+    empty = keeper(problems)
+    empty.start()
+    said = live_map.save_in_time(empty, str(tmp_path / 'map'), 20.0)
+    empty.stop()
+    assert said.startswith(f'no map is saved, {tmp_path}/map is as it was: there is no map yet')
+    assert '\n' not in said
+    assert held(tmp_path / 'map') == before
+
+
+def test_a_folder_that_is_not_a_map_is_refused_before_the_node_begins(tmp_path):
+    (tmp_path / 'thesis.txt').write_text('three years')
+    settings = {declared.name: declared.default for declared in PARAMETERS}
+    loading.check(settings | {'save_map': str(tmp_path / 'map')})
+    with pytest.raises(LoadError, match=r'save_map: .*holds more than a saved map'):
+        loading.check(settings | {'save_map': str(tmp_path)})
 
 
 def test_the_thread_survives_that_ctrl_c_takes_the_context_away():

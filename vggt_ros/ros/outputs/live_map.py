@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from concurrent import futures
@@ -16,7 +17,15 @@ from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from vggt_ros.mapping.export import MapExportError, SavedMap, save_map
+from vggt_ros.mapping.export import (
+    MapExportError,
+    NoMapError,
+    SavedMap,
+    find_folder,
+    save_map,
+    take_name,
+    write_beside,
+)
 from vggt_ros.mapping.voxel_map import MapConfig
 from vggt_ros.ros.compat import point_cloud
 from vggt_ros.ros.messages import POINT, ns_to_time, pack_rgb
@@ -66,6 +75,10 @@ class LiveMap:
     def is_alive(self) -> bool:
         """False when the keeper's thread has died of an error: see the log."""
         return self._keeper.is_alive()
+
+    def save_at_end(self, folder: str, timeout: float) -> str:
+        """What has come of saving the map before ``close``, in a sentence: see :func:`save_in_time`."""
+        return save_in_time(self._keeper, folder, timeout)
 
     def close(self) -> None:
         """Forget the map and take topic and service away; a map that is just being written is finished first."""
@@ -136,6 +149,47 @@ def save(keeper: MapKeeper, folder: str) -> tuple[bool, str]:
         return False, f'the map was busy for {PATIENCE:.0f} s: try again'
     except (MapExportError, ValueError) as error:
         return False, str(error)
+
+
+def save_in_time(keeper: MapKeeper, folder: str, timeout: float) -> str:
+    """Save the map into ``folder``, in place of the one from before, at the end of the node; a sentence that tells.
+
+    It waits for the map's thread and the disk, ``timeout`` seconds at most, and for nobody else: ROS may be gone, and
+    the network hang. The former folder is whole until the new one is, and stays when time runs out or there is no map.
+    """
+    making: Future[tuple[Path, Path, str]] = Future()
+    # A daemon: when time is over the process ends, whatever the disk does.
+    threading.Thread(target=_make, args=(keeper, folder, making), name='vggt_saving', daemon=True).start()
+    try:
+        target, made, sentence = making.result(timeout)
+        take_name(made, target)
+    except futures.TimeoutError:
+        making.cancel()
+        return f'the map was not saved: it was not written within {timeout:g} s; {folder} is as it was'
+    except futures.CancelledError:
+        return f"the map was not saved: the map's thread has ended, see the log; {folder} is as it was"
+    except NoMapError as error:
+        return f'no map is saved, {folder} is as it was: {error}'
+    except (MapExportError, ValueError) as error:
+        return f'the map was not saved: {error}'
+    return f'map saved: {sentence}'
+
+
+def _make(keeper: MapKeeper, folder: str, making: Future) -> None:
+    """Target, folder beside it and sentence into the future; it is cancelled when an error ends this thread."""
+    made = None
+    try:
+        try:
+            target = find_folder(folder, replace=True)
+            made, sentence = write_beside(target, keeper.ask(_gather).result())
+            making.set_result((target, made, sentence))
+        except (MapExportError, ValueError, futures.CancelledError) as error:
+            making.set_exception(error)
+    except futures.InvalidStateError:  # too late: nobody waits any more
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+    finally:
+        making.cancel()
 
 
 def _gather(contents: MapContents) -> SavedMap:

@@ -124,6 +124,10 @@ class Publication:
         if problem:
             self._problems.report('tf', problem)
 
+    def save_map(self, folder: str, timeout: float) -> str:
+        """At the end of the node, before ``close``: see :meth:`LiveMap.save_at_end`."""
+        return self._map.save_at_end(folder, timeout)
+
     @property
     def is_alive(self) -> bool:
         """False when the map's thread has died of an error: see the log."""

@@ -12,7 +12,9 @@ from tf2_msgs.msg import TFMessage
 from exact_robot import T_BASE_CAMERA, T_MAP_ODOM, base_at, located, pose, wheels
 from harness import stamp_of, wait_until
 from vggt_ros.camera import invert
+from vggt_ros.ros import compat
 from vggt_ros.ros.messages import ns_to_time, to_transform
+from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.transforms import Transforms
 from vggt_ros.types import Frame
 
@@ -26,6 +28,13 @@ def at(index, T_map_odom=T_MAP_ODOM, camera='eye', **changes):
     return located(
         0.1 * index, frame=frame, T_map_camera=T_map_odom @ T_odom_camera, T_odom_camera=T_odom_camera, **changes
     )
+
+
+def transform(parent, child, T, index=0):
+    """T_parent_child (4, 4) at the stamp of the image with this index."""
+    message = TransformStamped(child_frame_id=child, transform=to_transform(T))
+    message.header.frame_id, message.header.stamp = parent, ns_to_time(stamp_of(index))
+    return message
 
 
 class Others:
@@ -54,17 +63,18 @@ class Stage:
         self.executor = SingleThreadedExecutor(context=self.context)
         for node in (self.node, self.other):
             self.executor.add_node(node)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread = threading.Thread(target=compat.spin, args=(self.executor,), daemon=True)
         self.thread.start()
         self.heard = []
         self.other.create_subscription(TFMessage, '/tf', lambda m: self.heard.extend(m.transforms), 100)
         self.placed = []
+        self.tf = Heard(self.node)
         self.transforms = None
 
     def begin(self, mode, lookup=None, **settings):
         self.lookup = Others() if lookup is None else lookup
         settings = SETTINGS | {'tf_mode': mode} | settings
-        self.transforms = Transforms(self.node, settings, self.lookup, self.placed.append)
+        self.transforms = Transforms(self.node, settings, self.tf, self.lookup, self.placed.append)
         if mode != 'none':
             assert wait_until(lambda: self.other.count_publishers('/tf') and self.node.count_subscribers('/tf') == 2)
         return self.transforms
@@ -78,18 +88,20 @@ class Stage:
         assert len(self.heard) == count
         return found
 
-    def place(self, parent, child, index=0, static=False):
-        """Somebody else places a frame."""
+    def say(self, transforms, static=False):
+        """Somebody else publishes them in one message."""
         if static:
             qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             publisher = self.other.create_publisher(TFMessage, '/tf_static', qos)
         else:
             publisher = self.other.create_publisher(TFMessage, '/tf', 10)
             assert wait_until(lambda: publisher.get_subscription_count() == 2)
-        transform = TransformStamped(child_frame_id=child, transform=to_transform(pose([0, 0, 7], [0, 0, 0])))
-        transform.header.frame_id, transform.header.stamp = parent, ns_to_time(stamp_of(index))
-        publisher.publish(TFMessage(transforms=[transform]))
-        watch = self.transforms._broadcaster._parents
+        publisher.publish(TFMessage(transforms=transforms))
+
+    def place(self, parent, child, index=0, static=False):
+        """Somebody else places a frame."""
+        self.say([transform(parent, child, pose([0, 0, 7], [0, 0, 0]), index)], static)
+        watch = self.transforms._broadcaster.parents
         assert wait_until(lambda: watch.conflict(child) and 'ekf' in watch.conflict(child))
 
     def close(self):

@@ -53,7 +53,7 @@ def test_transforms_go_to_tf_one_message_each_call(node):
 
 def test_lookup_without_tf2_ros_is_a_clear_error(without_tf2_ros):
     with pytest.raises(compat.MissingPackage, match='needs tf2_ros'):
-        compat.transform_listener(SimpleNamespace())
+        compat.transform_buffer()
 
 
 def test_the_log_line_names_the_choices():

@@ -101,10 +101,12 @@ class ImuGravity:
     gyroscope the IMU must rest. A bounded buffer of 2 s at up to 1 kHz; samples that go back in time empty it.
     """
 
+    MOST = 2000  # samples
+
     def __init__(self, R_camera_imu: np.ndarray, config: ImuConfig | None = None) -> None:
         self.R_camera_imu = _rotation('R_camera_imu', R_camera_imu)
         self.config = config or ImuConfig()
-        self._samples: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=2000)
+        self._samples: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=self.MOST)
 
     def add(self, stamp: int, acceleration: np.ndarray, rate: np.ndarray | None = None) -> None:
         """One sample: nanoseconds, (3,) m/s^2, (3,) rad/s or None without a gyroscope. NaN fails the gate later."""

@@ -95,8 +95,8 @@ def transform_broadcaster(node: Any) -> Any:
     return tf2_ros.TransformBroadcaster(node) if tf2_ros else TransformPublisher(node)
 
 
-def transform_listener(node: Any, cache_seconds: float = 10.0) -> tuple[Any, Any]:
-    """tf2's (Buffer, TransformListener) for ``node``; keep both. Raises MissingPackage without tf2_ros."""
+def transform_buffer(cache_seconds: float = 10.0) -> Any:
+    """tf2's Buffer, which nobody feeds yet. Raises MissingPackage without tf2_ros."""
     tf2_ros = _tf2_ros()
     if tf2_ros is None:
         raise MissingPackage(
@@ -106,12 +106,11 @@ def transform_listener(node: Any, cache_seconds: float = 10.0) -> tuple[Any, Any
         )
     from rclpy.duration import Duration
 
-    buffer = tf2_ros.Buffer(cache_time=Duration(seconds=cache_seconds))
-    return buffer, tf2_ros.TransformListener(buffer, node)
+    return tf2_ros.Buffer(cache_time=Duration(seconds=cache_seconds))
 
 
 def transform_exception() -> type[Exception]:
-    """What tf2's buffer raises when it has no such transform. Only where :func:`transform_listener` works."""
+    """What tf2's buffer raises when it has no such transform. Only where :func:`transform_buffer` works."""
     return _tf2_ros().TransformException
 
 

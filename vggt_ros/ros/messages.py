@@ -42,6 +42,11 @@ def ns_to_time(ns: int) -> Time:
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
+def frame_name(name: str) -> str:
+    """The name of a frame as tf2 has it: tf of ROS 1 began them with a slash, which tf2 refuses to look up."""
+    return name.lstrip('/')
+
+
 def header(of: PosedFrame | Tracks, frame_id: str) -> Header:
     """The stamp of an estimate's or of tracks' image with a frame id."""
     return Header(stamp=ns_to_time(of.frame.stamp), frame_id=frame_id)

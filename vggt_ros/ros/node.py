@@ -33,6 +33,7 @@ from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.reporter import Reporter
 from vggt_ros.ros.services import Services
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
+from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.lookup import open_lookup
 from vggt_ros.ros.worker import ReportedWindow
 from vggt_ros.types import Predictor, State
@@ -130,14 +131,17 @@ class VGGTNode(RefusingLifecycleNode):
         predictor = self._load(settings)
         parts.callback(gc.collect)  # after all others: cycles must not keep the network until somebody else collects
         parts.callback(predictor.close)
-        lookup = open_lookup(self, settings)
+        heard = Heard(self)
+        lookup = open_lookup(self, heard, settings)
         parts.callback(lookup.close)
         self._sensors = make_sensors(Robot(self, settings, self._problems, lookup))
         parts.callback(delattr, self, '_sensors')
         self._pipeline = make_pipeline(predictor, settings, self._sensors, self._problems)
         parts.callback(delattr, self, '_pipeline')
         self._clear_lookup = lookup.clear
-        publication = Publication(self, settings, lookup, map_config(settings), self._problems, self._pipeline.report())
+        publication = Publication(
+            self, settings, heard, lookup, map_config(settings), self._problems, self._pipeline.report()
+        )
         parts.callback(publication.close)
         self._intake = make_intake(settings, self._problems)
         parts.callback(delattr, self, '_intake')

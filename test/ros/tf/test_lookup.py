@@ -28,7 +28,7 @@ class Robot(Stage):
 
     def __init__(self):
         super().__init__()
-        self.lookup = Lookup(self.node)
+        self.lookup = Lookup(self.node, self.tf)
         self.static = tf2_ros.StaticTransformBroadcaster(self.other)
         self.moving = compat.transform_broadcaster(self.other)
         assert wait_until(lambda: self.moving.pub_tf.get_subscription_count() == 2)
@@ -118,7 +118,7 @@ def test_the_tree_composes_to_the_pose_of_the_camera(robot, mode):
     corrected = pose([0.3, 0.1, 0], [0, 0, 0.2]) @ T_MAP_ODOM
     placed = []
     robot.mount()
-    transforms = Transforms(robot.node, SETTINGS | {'tf_mode': mode}, robot.lookup, placed.append)
+    transforms = Transforms(robot.node, SETTINGS | {'tf_mode': mode}, robot.tf, robot.lookup, placed.append)
     robot.transforms = transforms
     assert wait_until(lambda: robot.other.count_publishers('/tf') == 2)
     top = 'odom' if mode == 'odom' else 'map'
@@ -140,8 +140,10 @@ def test_the_tree_composes_to_the_pose_of_the_camera(robot, mode):
 def test_a_base_that_is_not_the_root_is_found_out(robot):
     robot.send(robot.static, 'base_footprint', 'base_link', pose([0, 0, 0.1], [0, 0, 0]))
     robot.mount()
-    transforms = robot.transforms = Transforms(robot.node, SETTINGS | {'tf_mode': 'odom'}, robot.lookup, print)
-    assert wait_until(lambda: transforms._broadcaster._parents.conflict('base_link'))
+    transforms = robot.transforms = Transforms(
+        robot.node, SETTINGS | {'tf_mode': 'odom'}, robot.tf, robot.lookup, print
+    )
+    assert wait_until(lambda: transforms._broadcaster.parents.conflict('base_link'))
     problem = transforms.send(at(0))
     assert 'base_link already has the parent base_footprint on /tf_static (published by /robot/ekf)' in problem
     assert 'root' in problem

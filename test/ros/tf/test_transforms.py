@@ -7,9 +7,11 @@ pytestmark = pytest.mark.requires_ros('tf2_msgs')
 pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
+from geometry_msgs.msg import TransformStamped
+
 from exact_robot import T_BASE_CAMERA, T_MAP_ODOM, base_at, pose, wheels
 from harness import stamp_of, stamps, wait_until
-from tf_stage import SETTINGS, Others, Stage, at
+from tf_stage import SETTINGS, Others, Stage, at, transform
 from vggt_ros.camera import invert
 from vggt_ros.ros.messages import from_transform
 from vggt_ros.ros.outputs.outputs import from_placement
@@ -223,7 +225,7 @@ def test_a_map_without_metric_scale_does_not_meet_metres(stage, mode):
 def test_modes_that_need_others_need_a_lookup(stage):
     for mode in ('map', 'odom', 'full'):
         with pytest.raises(ValueError, match=f'{mode} needs transforms of others'):
-            Transforms(stage.node, SETTINGS | {'tf_mode': mode}, None, print)
+            Transforms(stage.node, SETTINGS | {'tf_mode': mode}, stage.tf, None, print)
 
 
 def test_a_camera_with_the_name_of_the_map_is_refused(stage):
@@ -261,11 +263,84 @@ def test_another_map_is_named(stage):
     assert 'only one node may place odom in the map' in stage.transforms.send(at(0))
 
 
-def test_a_camera_of_the_robots_description_is_left_alone(stage):
+T_BODY_EYE = pose([0.1, 0.05, -0.02], [0.3, -1.2, 0.8])  # two fixed steps of a driver make it
+T_BODY_HOUSING = pose([0.1, 0, 0], [0, 0, 0.2])
+
+
+def mount(stage, *edges):
+    """The driver's own frames on /tf_static: (parent, child, T), in one message."""
+    stage.say([transform(*edge) for edge in edges], static=True)
+    assert wait_until(lambda: stage.transforms._broadcaster.parents.conflict(edges[-1][1].lstrip('/')))
+
+
+@pytest.mark.parametrize('slash', ['', '/'], ids=['ros2', 'ros1'])
+@pytest.mark.parametrize('mode', ['camera', 'odom', 'full'])
+def test_the_root_of_the_cameras_own_tree_is_placed_so_that_the_camera_is_where_it_is(stage, mode, slash):
+    """RealSense, ZED and OAK drivers publish camera_link -> ... -> optical frame."""
+    stage.begin(mode, base_frame='')
+    T_housing_eye = invert(T_BODY_HOUSING) @ T_BODY_EYE
+    mount(
+        stage,
+        (slash + 'camera_link', slash + 'housing', T_BODY_HOUSING),
+        (slash + 'housing', slash + 'eye', T_housing_eye),
+    )
+    assert [stage.transforms.send(at(i)) for i in range(3)] == [None] * 3
+    found = stage.edges(6 if mode == 'full' else 3)
+    edge = found['map' if mode == 'camera' else 'odom', 'camera_link']
+    expected = truth(3) @ T_BASE_CAMERA @ invert(T_BODY_EYE)
+    np.testing.assert_allclose(matrices(edge), T_MAP_ODOM @ expected if mode == 'camera' else expected, atol=1e-12)
+    assert {placement.child_frame_id for placement in stage.placed} == {'eye'}
+
+
+def test_a_head_that_turns_under_the_camera_is_looked_up_at_the_stamp(stage, clock):
+    """The pose waits for the joint; ~/odometry does not."""
+    turned = {}
+
+    def lookup(target, source, stamp):
+        assert (target, source) == ('eye', 'torso')
+        return turned.get(stamp, 'the head has not said')
+
+    stage.begin('camera', lookup)
+    mount(stage, ('neck', 'eye', T_BODY_EYE))
+    stage.place('torso', 'neck')
+    assert stage.transforms.send(at(0)) is None
+    assert stage.transforms.send(at(1)) is None
+    assert len(stage.placed) == 2
+    turned |= {stamp_of(i): pose([0, 0, 0.3], [0, 0, 0.1 * i]) for i in range(2)}
+    assert stage.transforms.retry() is None
+    found = stage.edges(3)
+    expected = [T_MAP_ODOM @ base_at(0.1 * i) @ T_BASE_CAMERA @ turned[stamp_of(i)] for i in range(2)]
+    np.testing.assert_allclose(matrices(found['map', 'torso']), expected, atol=1e-12)
+    stage.transforms.send(at(2))
+    clock[0] += 0.6
+    assert 'the head has not said' in stage.transforms.retry()
+
+
+@pytest.mark.parametrize('prefix', ['', 'robot1/'], ids=['plain', 'prefixed'])
+def test_a_robot_that_others_place_in_odom_is_left_to_them(stage, prefix):
     stage.begin('camera')
-    stage.place('head', 'eye', static=True)
-    assert 'eye already has the parent head' in stage.transforms.send(at(0))
-    assert 'base_frame' in stage.transforms.send(at(1))
+    mount(stage, ('base_link', 'eye', T_BODY_EYE))
+    assert stage.transforms.send(at(0)) is None
+    stage.place(prefix + 'odom', 'base_link')
+    problem = stage.transforms.send(at(1))
+    assert f'base_link is already placed in {prefix}odom on /tf (published by /robot/ekf)' in problem
+    assert 'base_frame' in problem
+    assert len(stage.placed) == 2
+
+
+def test_a_circle_or_nonsense_of_others_ends(stage):
+    """Names that are missing, or their own parents, and rotations that are none, are no tree."""
+    stage.begin('camera')
+    nothing = TransformStamped(child_frame_id='eye')
+    nothing.header.frame_id = 'void'
+    nothing.transform.rotation.w = 0.0
+    stage.say([transform('eye', 'eye', np.eye(4)), transform('', 'eye', np.eye(4)), nothing], static=True)
+    mount(stage, ('a', 'b', np.eye(4)), ('b', 'a', np.eye(4)))
+    assert stage.transforms.send(at(0)) is None
+    assert stage.edges(1).keys() == {('map', 'eye')}
+    mount(stage, ('b', 'eye', np.eye(4)))
+    problem = stage.transforms.send(at(1))
+    assert 'already has the parent' in problem
 
 
 def test_who_sends_the_same_edge_with_the_same_stamp_is_somebody_else(stage):
@@ -280,16 +355,15 @@ def test_who_sends_the_same_edge_with_the_same_stamp_is_somebody_else(stage):
 def test_our_own_transforms_are_no_second_parent(stage):
     stage.begin('full')
     own = []
-    stage.transforms._broadcaster._parents._tf.callback = own.append
+    stage.tf.listen(lambda raw, static: own.append(raw))
     stage.transforms.send(at(0))
     assert wait_until(lambda: own)
-    stage.transforms._broadcaster._parents._placed(own[0])
     assert stage.transforms.send(at(1)) is None
 
 
 def test_a_frame_is_free_again_when_the_other_falls_silent(stage, clock):
     stage.begin('camera')
-    stage.place('head', 'eye')
+    stage.place('odom', 'eye')
     assert stage.transforms.send(at(0)) is not None
     clock[0] += parents.FORGET + 0.1
     assert stage.transforms.send(at(1)) is None

@@ -9,6 +9,7 @@ from vggt_ros.ros.inputs.decoder import Decoder
 from vggt_ros.ros.inputs.images import ImageError
 from vggt_ros.ros.inputs.rectify import CameraInfoError
 from vggt_ros.ros.inputs.serialized import read
+from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import Frame
 
@@ -63,5 +64,5 @@ class FrameMaker:
                 if self._required:
                     return None
         self._index += 1
-        frame_id = self._camera_frame or message.header.frame_id or 'camera'
+        frame_id = frame_name(self._camera_frame or message.header.frame_id) or 'camera'
         return Frame(self._index, incoming.stamp, image, K, frame_id, valid)

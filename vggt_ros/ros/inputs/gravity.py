@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 from geometry_msgs.msg import Vector3
-from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import CallbackGroup
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Imu
 
 from vggt_ros.odometry.gravity import Gravity, ImuGravity, NoGravity, assumed_level, from_base
 from vggt_ros.odometry.sensors import Reading
 from vggt_ros.ros.inputs.sensor import Robot, RosSensor
-from vggt_ros.ros.messages import time_to_ns
+from vggt_ros.ros.messages import frame_name, time_to_ns
 from vggt_ros.ros.parameters import LoadError
+from vggt_ros.ros.polled import Polled, read
 from vggt_ros.types import Frame
 
 
@@ -31,31 +32,38 @@ class GravitySensor(RosSensor):
         if self._mode == 'base' and not self._base:
             raise LoadError('gravity: base needs the name of the level frame in base_frame')
         self._problems, self._lookup, self._log = robot.problems, robot.lookup, robot.node.get_logger()
-        self._lock = threading.Lock()
         self._imu = ImuGravity(np.eye(3))  # down in the IMU's own frame
         self._imu_frame = ''
-        self._topic = robot.node.resolve_topic_name('imu')
+        self._node, self._topic = robot.node, robot.node.resolve_topic_name('imu')
+        self._heard: Polled | None = None
         self._told = False
         self.reason = ''
 
     def open(self, group: CallbackGroup | None = None) -> None:
-        """Subscribe to the IMU where it is wanted, in a callback group of its own: images must not hold it up."""
+        """Subscribe to the IMU where it is wanted. What it says waits in the middleware until a direction is asked for."""
         if self._mode in ('auto', 'imu'):
-            self.subscriptions.add(Imu, 'imu', self._on_imu, 100, MutuallyExclusiveCallbackGroup())
+            qos = QoSProfile(depth=ImuGravity.MOST, reliability=ReliabilityPolicy.BEST_EFFORT)
+            self._heard = Polled(self._node, Imu, 'imu', qos, overridable=True)
+
+    def close(self) -> None:
+        if self._heard is not None:
+            self._heard.close()
+        super().close()
 
     def read(self, frames: Sequence[Frame]) -> Reading:
         """Down in the newest frame."""
         return Reading(gravity=self.at(frames[-1].stamp, frames[-1].frame_id))
 
-    def _on_imu(self, message: Imu) -> None:
-        # sensor_msgs/Imu: a covariance that begins with -1 marks a quantity that is not measured.
-        if message.linear_acceleration_covariance[0] == -1:
-            self._problems.report('imu', f'{self._topic} has no accelerometer (covariance -1): it tells no gravity')
-            return
-        turning = message.angular_velocity_covariance[0] != -1
-        rate = _array(message.angular_velocity) if turning else None
-        with self._lock:
-            self._imu_frame = message.header.frame_id
+    def _listen(self) -> None:
+        """Take in what the IMU has said by now. sensor_msgs/Imu: -1 in a covariance marks what is not measured."""
+        for raw in self._heard.take() if self._heard is not None else ():
+            message = read(raw, Imu)
+            if message.linear_acceleration_covariance[0] == -1:
+                self._problems.report('imu', f'{self._topic} has no accelerometer (covariance -1): it tells no gravity')
+                continue
+            turning = message.angular_velocity_covariance[0] != -1
+            rate = _array(message.angular_velocity) if turning else None
+            self._imu_frame = frame_name(message.header.frame_id)
             self._imu.add(time_to_ns(message.header.stamp), _array(message.linear_acceleration), rate)
 
     def at(self, stamp: int, camera_frame: str) -> Gravity:
@@ -89,8 +97,8 @@ class GravitySensor(RosSensor):
         return assumed_level()
 
     def _from_imu(self, stamp: int, camera_frame: str) -> Gravity | str:
-        with self._lock:
-            gravity, frame = self._imu.at(stamp), self._imu_frame
+        self._listen()
+        gravity, frame = self._imu.at(stamp), self._imu_frame
         if isinstance(gravity, NoGravity):
             return gravity.reason if frame else f'nothing on {self._topic}'
         T_camera_imu = self._lookup(camera_frame, frame, None)

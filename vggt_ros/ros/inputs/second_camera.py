@@ -19,6 +19,7 @@ from vggt_ros.ros.inputs.rectify import CameraInfoError
 from vggt_ros.ros.inputs.scale import ScaleSensor
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE, header_of, read
+from vggt_ros.ros.messages import frame_name
 from vggt_ros.types import Frame
 
 WAIT = 0.03  # s: the second image of a pair comes a little after the first, which may have woken the worker
@@ -97,7 +98,7 @@ class SecondCamera(ScaleSensor):
             image, K, valid = self._decode(message)
         except (ImageError, CameraInfoError) as error:
             return self._refused(f'image of the second camera refused: {error}')
-        frame = Frame(-partner.index - 1, stamp, image, K, message.header.frame_id, valid)
+        frame = Frame(-partner.index - 1, stamp, image, K, frame_name(message.header.frame_id), valid)
         if frame.size != partner.size:
             return self._refused(f'the second camera has {frame.size} pixels, the first {partner.size}: not the same')
         return frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
 from rclpy.node import Node
 
 from vggt_ros.ros.counters import Counts
@@ -30,7 +31,9 @@ class Diagnostics:
     def publish(self, standing: Standing, silence: str, counts: Counts, scale: Scale, details: dict[str, str]) -> None:
         """silence: why there is no image to look at, empty when there is. details: what else is worth knowing."""
         array = DiagnosticArray()
-        array.header.stamp = self._node.get_clock().now().to_msg()
+        now = self._node.get_clock().now()
+        # Simulated time is zero until the first /clock: monitors would take the message for years old.
+        array.header.stamp = (now if now.nanoseconds else Clock().now()).to_msg()
         array.status = [self._images(standing, silence, counts), self._odometry(standing, counts, scale, details)]
         self._publisher.publish(array)
 

@@ -18,6 +18,7 @@ from vggt_ros.ros.outputs.outputs import Outputs
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
 from vggt_ros.ros.outputs.track_outputs import TrackOutputs
 from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.transforms import Transforms
 from vggt_ros.types import Frame, PosedFrame
 
@@ -42,6 +43,7 @@ class Publication:
         self,
         node: LifecycleNode,
         settings: dict[str, Any],
+        heard: Heard,
         lookup: Lookup,
         map_config: MapConfig,
         problems: Problems,
@@ -60,7 +62,7 @@ class Publication:
             self._pose = publishers.add(PoseWithCovarianceStamped, '~/pose')
             self.tracks = part(TrackOutputs(node, settings))
             self._outputs = part(Outputs(node, settings))
-            self.transforms = part(Transforms(node, settings, lookup, self._outputs.publish_odometry))
+            self.transforms = part(Transforms(node, settings, heard, lookup, self._outputs.publish_odometry))
             self._map = part(LiveMap(node, problems, map_config, self._map_frame, settings['map_period']))
             self._parts = parts.pop_all()
         self.result, self.report = WindowResult(), report

@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from vggt_ros.ros import messages
 from vggt_ros.ros.compat import transform_broadcaster
+from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.parents import Parents
 
 
@@ -25,17 +26,17 @@ class TransformEdge(NamedTuple):
 
 
 class Broadcaster:
-    """A publisher on /tf that watches what others publish there."""
+    """A publisher on /tf that watches what others publish there: ``parents``."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, heard: Heard) -> None:
         self._node = node
-        self._parents = Parents(node)
+        self.parents = Parents(node, heard)
         self._broadcaster = transform_broadcaster(node)
         self._newest: dict[str, int] = {}
 
     def close(self) -> None:
         """Stop listening and publishing."""
-        self._parents.close()
+        self.parents.close()
         self._node.destroy_publisher(self._broadcaster.pub_tf)
 
     def reset(self) -> None:
@@ -46,7 +47,7 @@ class Broadcaster:
         """Broadcast them in one message with this stamp (ns), unless a child has one as new; why not, where refused."""
         problem, transforms = None, []
         for edge in edges:
-            conflict = self._parents.conflict(edge.child)
+            conflict = self.parents.conflict(edge.child)
             if conflict:
                 problem = f'{conflict}; {edge.parent} -> {edge.child} is not broadcast: {edge.advice}'
             elif stamp > self._newest.get(edge.child, -1):
@@ -56,6 +57,6 @@ class Broadcaster:
                     TransformStamped(header=header, child_frame_id=edge.child, transform=messages.to_transform(edge.T))
                 )
         if transforms:
-            self._parents.sending(transforms)
+            self.parents.sending(transforms)
             self._broadcaster.sendTransform(transforms)
         return problem

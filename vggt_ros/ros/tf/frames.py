@@ -10,7 +10,9 @@ map       map -> odom, over odom -> base of others   map -> base         base ->
 full      map -> odom and odom -> base               odom -> base        base -> camera
 ========  =========================================  ==================  =========================
 
-Without a name for base, the camera takes its place, and nothing is needed from base to camera.
+Without a name for base, the camera takes its place, and nothing is needed from base to camera. Where others hang the
+camera in a tree of their own (a driver's camera_link -> optical frame), the root of that tree is broadcast in place of the
+camera, so that the camera comes to lie where it is.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from vggt_ros.camera import invert
+from vggt_ros.ros.messages import frame_name
 from vggt_ros.types import PosedFrame
 
+_STILL = ('earth', 'map', 'odom')  # REP-105
 MODES = ('none', 'camera', 'odom', 'map', 'full')
 
 
@@ -98,7 +102,8 @@ class Frames:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Frames:
         """From the node's parameters. Raises ValueError."""
-        return cls(settings['tf_mode'], settings['map_frame'], settings['odom_frame'], settings['base_frame'])
+        names = (frame_name(settings[name]) for name in ('map_frame', 'odom_frame', 'base_frame'))
+        return cls(settings['tf_mode'], *names)
 
     @property
     def worlds(self) -> tuple[str, ...]:
@@ -114,6 +119,10 @@ class Frames:
     def looks_up(self) -> bool:
         """Whether transforms of others are needed. Theirs are in metres: a map of unknown scale does not fit them."""
         return self.mode == 'map' or (self.places_odom and self.base != '')
+
+    def stands_still(self, name: str) -> bool:
+        """Whether robots are placed in it: by our names or by REP-105's, with a prefix or without."""
+        return name in (self.map, self.odom) or name.rpartition('/')[2] in _STILL
 
     def child(self, camera: str) -> str:
         """The frame whose pose is published: the base where there is one, else the camera."""

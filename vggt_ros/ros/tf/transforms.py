@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from rclpy.node import Node
@@ -14,11 +14,13 @@ from vggt_ros.camera import invert
 from vggt_ros.odometry.scale.sources import Lookup
 from vggt_ros.ros.tf.broadcaster import Broadcaster, TransformEdge
 from vggt_ros.ros.tf.frames import Frames, Placement, correction
+from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.types import PosedFrame, Scale
 
 MOST_WAITING = 256  # poses; at 30 Hz more than 8 s of them
 
 Item = TypeVar('Item')
+Found = TypeVar('Found')
 
 # What to do where somebody else places the frame.
 _CAMERA = 'set tf_mode to odom, map or full with base_frame, or to none, or camera_frame to a name of its own'
@@ -44,9 +46,9 @@ class Waiting(Generic[Item]):
         """Forget them all."""
         self._queue.clear()
 
-    def take(self, find: Callable[[Item], np.ndarray | str]) -> tuple[list[tuple[Item, np.ndarray]], str | None]:
+    def take(self, find: Callable[[Item], Found | str]) -> tuple[list[tuple[Item, Found]], str | None]:
         """Those whose transform ``find`` has now, each with it, and why others were given up, None when none was."""
-        ready: list[tuple[Item, np.ndarray]] = []
+        ready: list[tuple[Item, Found]] = []
         problem = None
         while self._queue:
             item, since = self._queue[0]
@@ -62,11 +64,19 @@ class Waiting(Generic[Item]):
         return ready, problem
 
 
+class _Hanging(NamedTuple):
+    """What is broadcast in place of a frame that hangs in a tree of others: its root. T: (4, 4) T_frame_root."""
+
+    root: str
+    T: np.ndarray
+
+
 class Transforms:
     """Broadcasts what ``tf_mode`` says, and hands out the same poses for ~/odometry.
 
-    node: publishes. settings: its parameters tf_mode, map_frame, odom_frame, base_frame, transform_wait (s). lookup:
-    needed where ``Frames.looks_up``. publish: gets each pose once, in order of time, as soon as it is known.
+    node: publishes. settings: its parameters tf_mode, map_frame, odom_frame, base_frame, transform_wait (s).
+    heard: what others publish. lookup: needed where ``Frames.looks_up``. publish: gets each pose once, in order of
+    time, as soon as it is known.
 
     All methods are for one thread at a time, the executor's. Every transform carries the stamp of an image, never a
     later one: who wants the newest pose asks for the latest common time, or allows for the age of images (Nav2's
@@ -78,6 +88,7 @@ class Transforms:
         self,
         node: Node,
         settings: Mapping[str, Any],
+        heard: Heard,
         lookup: Lookup | None,
         publish: Callable[[Placement], None],
     ) -> None:
@@ -86,10 +97,13 @@ class Transforms:
             raise ValueError(f'tf_mode {self.frames.mode} needs transforms of others, and no lookup was given')
         self._lookup = lookup
         self._publish = publish
-        self._broadcaster = Broadcaster(node) if self.frames.mode != 'none' else None
-        # The camera and T_map_odom, waiting for base -> camera; the base, waiting for odom -> base of somebody else.
-        self._unmounted: Waiting[tuple[Placement, np.ndarray]] = Waiting(settings['transform_wait'])
-        self._uncorrected: Waiting[Placement] = Waiting(settings['transform_wait'])
+        self._broadcaster = Broadcaster(node, heard) if self.frames.mode != 'none' else None
+        wait = settings['transform_wait']
+        # The camera and T_map_odom, waiting for base -> camera; the base, waiting for odom -> base of somebody else;
+        # the camera and T_map_odom, waiting for what moves between the camera and the root of a tree of others.
+        self._unmounted: Waiting[tuple[Placement, np.ndarray]] = Waiting(wait)
+        self._uncorrected: Waiting[Placement] = Waiting(wait)
+        self._unhung: Waiting[tuple[Placement, np.ndarray]] = Waiting(wait)
         self.reset()
 
     def close(self) -> None:
@@ -101,6 +115,7 @@ class Transforms:
         """Begin anew, with earlier stamps too: a new epoch, or a simulation started again."""
         self._unmounted.clear()
         self._uncorrected.clear()
+        self._unhung.clear()
         self._newest = -1
         self._held: np.ndarray | None = None  # T_map_odom, where odom is somebody else's
         if self._broadcaster is not None:
@@ -132,7 +147,18 @@ class Transforms:
         problems = [problem]
         for (camera, T_map_odom), T_camera_base in mounted:
             child = self.frames.child(camera.child_frame_id)
-            problems.append(self._place(camera.of_child(child, T_camera_base), T_map_odom))
+            placement = camera.of_child(child, T_camera_base)
+            self._publish(placement)
+            if self.frames.mode == 'map':
+                self._uncorrected.put(placement)
+            elif child == camera.child_frame_id:
+                self._unhung.put((placement, T_map_odom))
+            else:
+                problems.append(self._place(placement, T_map_odom, _BASE))
+        hung, problem = self._unhung.take(self._hang)
+        problems.append(problem)
+        for (placement, T_map_odom), (root, T_camera_root) in hung:
+            problems.append(self._place(placement.of_child(root, T_camera_root), T_map_odom, _CAMERA))
         corrected, problem = self._uncorrected.take(self._odometry)
         problems.append(problem)
         for placement, T_odom_base in corrected:
@@ -162,13 +188,24 @@ class Transforms:
         assert self._lookup is not None
         return self._lookup(self.frames.odom, base.child_frame_id, base.stamp)
 
-    def _place(self, placement: Placement, T_map_odom: np.ndarray) -> str | None:
-        """The pose of the frame that this mode is about, base or camera."""
-        self._publish(placement)
-        if self.frames.mode == 'map':
-            self._uncorrected.put(placement)
-            return None
-        advice = _BASE if self.frames.places_odom else _CAMERA
+    def _hang(self, item: tuple[Placement, np.ndarray]) -> _Hanging | str:
+        """By which frame the camera is to be placed: whoever hangs it in a tree of his own is its only parent."""
+        camera, parents = item[0], self._broadcaster.parents if self._broadcaster is not None else None
+        if parents is None:
+            return _Hanging(camera.child_frame_id, np.eye(4))
+        root = parents.root(camera.child_frame_id, self.frames.stands_still)
+        T_camera_root = parents.fixed(camera.child_frame_id, root)
+        if T_camera_root is not None:
+            return _Hanging(root, T_camera_root)
+        if parents.conflict(root):
+            return _Hanging(root, np.eye(4))  # not to be broadcast
+        if self._lookup is None:
+            return f'something moves between {root} and {camera.child_frame_id}, and no lookup was given'
+        found = self._lookup(camera.child_frame_id, root, camera.stamp)
+        return found if isinstance(found, str) else _Hanging(root, found)
+
+    def _place(self, placement: Placement, T_map_odom: np.ndarray, advice: str) -> str | None:
+        """Broadcast the frame that this mode is about, base or camera."""
         edges = [TransformEdge(placement.frame_id, placement.child_frame_id, placement.T, advice)]
         if self.frames.mode == 'full':
             edges.insert(0, self._map_edge(T_map_odom))

@@ -1,0 +1,77 @@
+"""What is said on /tf and /tf_static, for all who care."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from tf2_msgs.msg import TFMessage
+
+from vggt_ros.ros.polled import Polled
+
+PERIOD = 0.2  # s between looks where nobody asks
+DEPTH = 1000  # messages that wait in between: 5 kHz of them
+
+# A serialized tf2_msgs/TFMessage, and whether it came on /tf_static.
+Listener = Callable[[bytes, bool], None]
+
+
+class Heard:
+    """Listens while there are listeners; hands every message to all of them, when asked and five times a second.
+
+    node: its executor spins. ``update`` may be called from any thread; listeners are called by one thread at a time.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._lock = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._topics: tuple[Polled, Polled] | None = None
+        self._latched: deque[bytes] = deque(maxlen=DEPTH)
+
+    def listen(self, listener: Listener) -> None:
+        """Hand it what is latched, and what comes from now on."""
+        with self._lock:
+            self._listeners.append(listener)
+            for raw in self._latched:
+                listener(raw, True)
+            if self._topics is None:
+                latched = QoSProfile(depth=DEPTH, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+                self._topics = (
+                    Polled(self._node, TFMessage, '/tf_static', latched),
+                    Polled(self._node, TFMessage, '/tf', QoSProfile(depth=DEPTH)),
+                )
+                # Steady: it ticks without /clock, too. In a group of its own: it must not keep results waiting.
+                self._timer = self._node.create_timer(
+                    PERIOD, self.update, MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
+                )
+
+    def forget(self, listener: Listener) -> None:
+        """Hand it nothing more; with the last listener the subscriptions go."""
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+            if self._listeners or self._topics is None:
+                return
+            self._node.destroy_timer(self._timer)
+            for polled in self._topics:
+                polled.close()
+            self._topics = None
+            self._latched.clear()
+
+    def update(self) -> None:
+        """Hand over what has come by now."""
+        with self._lock:
+            if self._topics is None:
+                return
+            for polled, static in zip(self._topics, (True, False), strict=True):
+                for raw in polled.take():
+                    if static:
+                        self._latched.append(raw)
+                    for listener in self._listeners:
+                        listener(raw, static)

@@ -6,7 +6,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 import rclpy
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Imu
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -64,19 +64,27 @@ def test_after_close_nothing_comes_and_nobody_listens(nodes):
     assert wait_until(lambda: client.count_subscribers('words') == 0)
 
 
-def test_incompatible_quality_of_service_is_still_said(nodes, capfd):
+def test_no_message_wakes_the_executor(nodes):
+    """It goes on waiting while messages come, and while they wait."""
     node, client = nodes
-    client.create_publisher(Header, 'words', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    polled = Polled(node, Header, 'words', QoSProfile(depth=1))
-    heard = ''
-
-    def said():
-        nonlocal heard
-        heard += capfd.readouterr().err
-        return 'incompatible QoS' in heard
-
-    assert wait_until(said)
-    polled.close()
+    polled = Polled(node, Header, 'words', QoSProfile(depth=50))
+    publisher = client.create_publisher(Header, 'words', 50)
+    assert wait_until(lambda: publisher.get_subscription_count() == 1)
+    executor = node.executor
+    rounds = []
+    # Each round of the executor asks for the nodes it waits on.
+    ask = executor.get_nodes
+    executor.get_nodes = lambda: rounds.append(1) or ask()
+    executor.wake()
+    assert wait_until(lambda: rounds)
+    del rounds[:]
+    for _ in range(50):
+        publisher.publish(Header())
+    taken = []
+    assert wait_until(lambda: taken.extend(polled.take()) or len(taken) == 50)
+    assert len(rounds) < 10
+    executor.wake()
+    assert wait_until(lambda: rounds)
 
 
 @pytest.mark.parametrize('kind', [Imu, TFMessage])

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
-from rclpy.subscription import Subscription
+from rclpy.subscription import Subscription, SubscriptionEventCallbacks  # there in Humble, too
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
@@ -35,6 +35,7 @@ class Polled:
             _never_called,
             qos,
             callback_group=_Unwatched(),
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             raw=True,
             qos_overriding_options=QoSOverridingOptions.with_default_policies() if overridable else None,
         )
@@ -65,10 +66,14 @@ class Polled:
 
 
 class _Unwatched(MutuallyExclusiveCallbackGroup):
-    """Keeps a subscription out of the wait set; its events, such as incompatible QoS, are still heard."""
+    """Keeps a subscription out of the wait set.
+
+    There are no events either (of incompatible QoS, by default): in Fast DDS they share the condition of new messages,
+    so that a wait set with them would wake for every message, and at once again as long as one is not taken.
+    """
 
     def can_execute(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription) and super().can_execute(entity)
+        return False
 
 
 def _never_called(message: bytes) -> None:

@@ -40,7 +40,7 @@ class GravitySensor(RosSensor):
         self.reason = ''
 
     def open(self, group: CallbackGroup | None = None) -> None:
-        """Subscribe to the IMU where it is wanted. What it says waits in the middleware until a direction is asked for."""
+        """Subscribe to the IMU where it is wanted. What it says waits in the middleware until somebody asks."""
         if self._mode in ('auto', 'imu'):
             qos = QoSProfile(depth=ImuGravity.MOST, reliability=ReliabilityPolicy.BEST_EFFORT)
             self._heard = Polled(self._node, Imu, 'imu', qos, overridable=True)

@@ -11,8 +11,8 @@ full      map -> odom and odom -> base               odom -> base        base ->
 ========  =========================================  ==================  =========================
 
 Without a name for base, the camera takes its place, and nothing is needed from base to camera. Where others hang the
-camera in a tree of their own (a driver's camera_link -> optical frame), the root of that tree is broadcast in place of the
-camera, so that the camera comes to lie where it is.
+camera in a tree of their own (a driver's camera_link -> optical frame), the root of that tree is broadcast in place of
+the camera, so that the camera comes to lie where it is.
 """
 
 from __future__ import annotations

@@ -1,61 +1,43 @@
 """Camera in; TF, depth, clouds, map and tracks out. ``ros2 launch vggt_ros vggt.launch.py --show-args`` tells more.
 
+Every parameter of the node is an argument. One that is given wins over params_file, and that over what is built in.
 The node activates itself (parameter ``autostart``); ``autostart:=false`` leaves that to a lifecycle manager.
 """
 
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from vggt_ros.ros import launching
 
 SHARE = Path(get_package_share_directory('vggt_ros'))
 # The variable's names before and since Kilted; other middlewares do not read them.
 FAST_DDS_PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+KILL_AFTER = 5.0  # seconds between the interrupt and the next signal, launch's own default
 
 ARGUMENTS = {
-    'image': (
-        'image',
-        "the camera's image topic; image/compressed is taken beside it with image_transport:=compressed",
-    ),
-    'camera_info': ('camera_info', "the camera's calibration topic"),
-    'image_transport': ('raw', 'raw or compressed'),
     'namespace': ('', 'namespace of the node and of relative topics'),
     'name': ('vggt', 'name of the node; its outputs are <namespace>/<name>/...'),
-    'params_file': (str(SHARE / 'config' / 'vggt.yaml'), 'YAML file of parameters; the arguments below override it'),
-    'weights': ('', 'checkpoint file or hub id such as facebook/VGGT-1B; empty: the embedded network'),
-    'device': ('auto', 'auto, cpu, cuda, cuda:1, ...'),
-    'tf_mode': ('camera', 'camera, odom, map, full or none: which transforms are broadcast, see docs/guides/frames.md'),
-    'odom_frame': ('odom', 'frame in which the robot moves without jumps'),
-    'base_frame': ('', "root of the robot's own frames (base_footprint, base_link); empty: the camera itself"),
-    'scale_sources': (
-        "['']",
-        "who knows metres, a list: ['depth'], ['odometry', 'height'], ..., see docs/guides/scale.md",
-    ),
-    'depth_registered': ('depth_registered', 'depth image registered to the camera, for scale source depth'),
-    'imu': ('imu', 'IMU that tells which way is down'),
-    'autostart': ('true', 'configure and activate at start'),
-    'use_sim_time': ('false', 'time from /clock; image stamps are used as they come either way'),
-    'rviz': ('false', 'open RViz with config/vggt.rviz'),
+    'params_file': ('', 'YAML file of parameters such as config/vggt.yaml; arguments that are given override it'),
+    'rviz': ('false', 'open RViz with config/vggt.rviz, on the topics and frame of these arguments'),
+    'respawn': ('false', 'start the node again, two seconds after it has ended by itself'),
     'log_level': ('info', 'debug, info, warn, error'),
 }
-# Launch arguments that are parameters of the node under the same name.
-PARAMETERS = {
-    'image_transport': str,
-    'weights': str,
-    'device': str,
-    'tf_mode': str,
-    'odom_frame': str,
-    'base_frame': str,
-    'scale_sources': list[str],
-    'autostart': bool,
-    'use_sim_time': bool,
-}
+
+
+def declare() -> list[DeclareLaunchArgument]:
+    """The arguments: those of the launch, the topics, and every parameter of the node."""
+    arguments = [(name, default, text) for name, (default, text) in ARGUMENTS.items()]
+    arguments += [(topic, topic, text) for topic, text in launching.TOPICS.items()]
+    arguments += [(name, launching.NOT_GIVEN, text) for name, text in launching.parameter_arguments()]
+    return [DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in arguments]
 
 
 def large_shared_memory() -> dict[str, str]:
@@ -65,36 +47,58 @@ def large_shared_memory() -> dict[str, str]:
     return dict.fromkeys(FAST_DDS_PROFILES, str(SHARE / 'config' / 'fastdds.xml'))
 
 
-def generate_launch_description() -> LaunchDescription:
-    """One lifecycle node, and RViz if wanted."""
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, (default, description) in ARGUMENTS.items()
-    ]
-    overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in PARAMETERS.items()}
-    image, camera_info = LaunchConfiguration('image'), LaunchConfiguration('camera_info')
+def launched_directly() -> bool:
+    """Whether this file is what the command line starts; else its arguments are those of the file that includes us."""
+    words = [Path(word) for word in sys.argv]
+    named = {'vggt_ros', Path(__file__).name} <= {str(word) for word in words}
+    return named or any(word.is_file() and word.samefile(__file__) for word in words)
+
+
+def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """One lifecycle node, and RViz if wanted. Raises ValueError with one line for arguments that are not allowed."""
+    if launched_directly():
+        launching.refuse_unknown(context.argv, [argument.name for argument in declare()])
+    arguments = context.launch_configurations
+    given = launching.given_parameters(arguments)
+    namespace, params_file = arguments['namespace'], arguments['params_file']
+    name = launching.resolve(arguments['name'], namespace)
+    settings = launching.effective(params_file, name, given)
+    typed = {
+        one: ParameterValue(value, value_type=list[str] if isinstance(value, list) else type(value))
+        for one, value in given.items()
+    }
+    remappings = [(topic, arguments[topic]) for topic in launching.TOPICS]
+    remappings += [(f'{topic}/compressed', f'{arguments[topic]}/compressed') for topic in ('image', 'second/image')]
     vggt = LifecycleNode(
         package='vggt_ros',
         executable='vggt_node',
-        name=LaunchConfiguration('name'),
-        namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), overrides],
-        remappings=[
-            ('image', image),
-            ('image/compressed', PathJoinSubstitution([image, 'compressed'])),
-            ('camera_info', camera_info),
-            *((topic, LaunchConfiguration(topic)) for topic in ('depth_registered', 'imu')),
-        ],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        name=arguments['name'],
+        namespace=namespace,
+        parameters=[*([params_file] if params_file else []), *([typed] if typed else [])],
+        remappings=remappings,
+        arguments=['--ros-args', '--log-level', arguments['log_level']],
         additional_env=large_shared_memory(),
         output='screen',
         emulate_tty=True,
+        respawn=launching.flag(arguments, 'respawn'),
+        respawn_delay=2.0,
+        sigterm_timeout=str(KILL_AFTER + launching.save_seconds(settings)),
     )
+    if not launching.flag(arguments, 'rviz'):
+        return [vggt]
+    template = (SHARE / 'config' / 'vggt.rviz').read_text()
+    image = launching.resolve(arguments['image'], namespace)
+    with tempfile.NamedTemporaryFile('w', prefix='vggt_', suffix='.rviz', delete=False) as config:
+        config.write(launching.rviz_config(template, name, image, settings))
     rviz = Node(
         package='rviz2',
         executable='rviz2',
-        arguments=['-d', str(SHARE / 'config' / 'vggt.rviz')],
-        parameters=[{'use_sim_time': overrides['use_sim_time']}],
-        condition=IfCondition(LaunchConfiguration('rviz')),
+        arguments=['-d', config.name],
+        parameters=[{'use_sim_time': settings['use_sim_time']}],
     )
-    return LaunchDescription([*declared, vggt, rviz])
+    return [vggt, rviz]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The arguments, and what is made of them."""
+    return LaunchDescription([*declare(), OpaqueFunction(function=nodes)])

@@ -78,7 +78,7 @@ class VGGTNode(RefusingLifecycleNode):
 
     def __init__(self, load: Callable[[dict[str, Any]], Predictor] = load_predictor, **options: Any) -> None:
         super().__init__('vggt', **options)
-        parameters.declare(self)
+        parameters.declare(self, sys.argv)
         self._load = load
         self.exit_status = 0
         self._problems = Problems(self.get_logger())

@@ -5,15 +5,18 @@ The declaration in the node, the validation of changes and ``config/vggt.yaml`` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
+import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from vggt_ros.ros.parameter_files import shared_names
 from vggt_ros.ros.tf.frames import MODES
 
 
@@ -27,6 +30,9 @@ class LoadError(RuntimeError):
 
 class OptionError(ValueError):
     """A parameter that is missing or not allowed; the text says what is."""
+
+
+_KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', list: 'a list of names'}
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,24 @@ class Declared:
         if self.name == 'image_size' and value % 14:
             return f'{self.name}: {value} is not a multiple of 14'
         return None
+
+    def parse(self, text: str) -> Any:
+        """The value that a person writes so. Raises OptionError with what is allowed."""
+        value: Any = text
+        if not isinstance(self.default, str):
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                value = None
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
+        if isinstance(self.default, list):  # depth; depth,height; ['depth', 'height']
+            value = [str(name).strip() for name in (value if isinstance(value, list) else text.split(','))]
+        if type(value) is not type(self.default):
+            raise OptionError(f'{self.name}: {text!r} is not {_KINDS[type(self.default)]}')
+        if problem := self.problem(value):
+            raise OptionError(problem)
+        return value
 
     @property
     def descriptor(self) -> ParameterDescriptor:
@@ -241,14 +265,35 @@ PARAMETERS: tuple[Declared, ...] = (
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
-def declare(node: Node) -> None:
-    """Declare the whole table. Raises ValueError with the allowed values when an override breaks its own range."""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'; did you mean NAME?' for a name that is none of ``names``, where one of them is like it."""
+    like = get_close_matches(name, list(names), n=1)
+    return f'; did you mean {like[0]}?' if like else ''
+
+
+def declare(node: Node, arguments: Sequence[str] = ()) -> None:
+    """Declare the whole table. Raises OptionError with the allowed values when an override breaks its own range.
+
+    A value for a parameter that does not exist is refused, too, since rclpy ignores it. Only where it comes from a
+    wildcard section of a file, which other nodes may share ('/**'), it is a warning. arguments: the command line.
+    """
+    unknown = [name for name in node._parameter_overrides if name not in BY_NAME and not _of_rclpy(node, name)]
+    shared = shared_names(arguments)
+    for name in unknown:
+        text = f'there is no parameter {name}{nearest(name, BY_NAME)}'
+        if name not in shared:
+            raise OptionError(text)
+        node.get_logger().warning(f'{text} (from a section for several nodes of a parameter file)')
     for parameter in PARAMETERS:
         # rclpy knows ranges, not choices.
         value = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor).value
         problem = parameter.problem(value)
         if problem:
-            raise ValueError(problem)
+            raise OptionError(problem)
+
+
+def _of_rclpy(node: Node, name: str) -> bool:
+    return node.has_parameter(name) or name.startswith('qos_overrides.') or name == 'start_type_description_service'
 
 
 def first_problem(changes: Sequence[Parameter], configured: bool) -> str | None:

@@ -176,10 +176,10 @@ def test_the_table_takes_the_place_of_the_old_one(tmp_path):
     rows = [at_most('a', 0.5, 1.0, '{:.1f}'), at_most('b', np.inf, 1.0, '{:.1f}'), Row('c', 'x')]
     assert [row.reached for row in rows] == [True, False, None]
     page = tmp_path / 'page.md'
-    put(rows, page)
+    put(table(rows), page)
     assert page.read_text() == table(rows)
     page.write_text('# Title\n\nabove\n\n| old |\n|---|\n| 1 |\n\nbelow\n\n| another |\n|---|\n')
-    put(rows, page)
+    put(table(rows), page)
     assert page.read_text() == f'# Title\n\nabove\n\n{table(rows)}\nbelow\n\n| another |\n|---|\n'
 
 

@@ -67,9 +67,8 @@ def table(rows: Sequence[Row]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def put(rows: Sequence[Row], path: Path) -> None:
-    """Write the table into a Markdown file in place of its first table; what people wrote around it stays."""
+def put(new: str, path: Path) -> None:
+    """Write a table into a Markdown file in place of its first table; what people wrote around it stays."""
     text = path.read_text(encoding='utf-8') if path.exists() else ''
-    new = table(rows)
     written, found = _TABLE.subn(lambda _: new, text, count=1)
     path.write_text(written if found else text + new, encoding='utf-8')

@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, put
+from vggt_ros.evaluation.report import table as as_table
 from vggt_ros.evaluation.rows import ROWS
 
 TABLE = 'odometry.md'
@@ -62,7 +63,7 @@ def measure(
             for file, draw in findings.pictures.items():
                 draw(output / file)
     if output is not None:
-        put(rows, output / table)
+        put(as_table(rows), output / table)
     return 0
 
 

@@ -23,7 +23,8 @@ class Child:
     """One process: its output goes line by line to a log file and to ``on_line``.
 
     It is in a session of its own, so that Ctrl-C reaches only us and we end it in our own order; should we be killed,
-    the system interrupts it. Start it from the main thread. Raises OSError when the log cannot be written.
+    the system interrupts it. told: whether it reads what :meth:`tell` writes. Start it from the main thread.
+    Raises OSError when the log cannot be written.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Child:
         log: Path,
         environment: Mapping[str, str],
         on_line: Callable[[str], None] = lambda line: None,
+        told: bool = False,
     ) -> None:
         self.name = name
         self.log = log
@@ -41,7 +43,7 @@ class Child:
         self._log = log.open('w')
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if told else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(environment),
@@ -74,6 +76,16 @@ class Child:
         """The exit code, None while it runs."""
         return self._process.poll()
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input, if it reads any. Raises BrokenPipeError when it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + '\n')
+        self._process.stdin.flush()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     def stop(self, patience: float = 15.0, more: float = 5.0) -> int:
         """Interrupt; after ``patience`` seconds terminate, ``more`` seconds later kill. The exit code."""
         for number, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, more), (signal.SIGKILL, None)):
@@ -86,6 +98,8 @@ class Child:
                 continue
         self._reader.join(2.0)
         self._log.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         return self._process.returncode
 
     def epitaph(self) -> str:

@@ -1,0 +1,48 @@
+"""Who said what, and when."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import dataclass
+
+
+@dataclass
+class _Entry:
+    """A text from the first to the last time in a row that it was said, monotonic seconds."""
+
+    text: str
+    first: float
+    last: float
+
+
+class Journal:
+    """Texts by channel (status, diagnostics, process, service, camera, ...), from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, list[_Entry]] = {}
+
+    def note(self, channel: str, text: str) -> None:
+        """Said now."""
+        now = time.monotonic()
+        with self._lock:
+            entries = self._entries.setdefault(channel, [])
+            if entries and entries[-1].text == text:
+                entries[-1].last = now
+            else:
+                entries.append(_Entry(text, now, now))
+
+    def first(self, channel: str, pattern: str, since: float) -> float | None:
+        """When a text of this channel that the pattern finds was first said at or after ``since``, None if never."""
+        with self._lock:
+            for entry in self._entries.get(channel, ()):
+                if entry.last >= since and re.search(pattern, entry.text):
+                    return max(entry.first, since)
+        return None
+
+    def texts(self, channel: str, since: float) -> list[str]:
+        """All that was said at or after ``since``, in order."""
+        with self._lock:
+            return [entry.text for entry in self._entries.get(channel, ()) if entry.last >= since]

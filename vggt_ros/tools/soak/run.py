@@ -1,0 +1,135 @@
+"""A soak: fault after fault, and what became of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vggt_ros.tools.soak.faults import Fault
+from vggt_ros.tools.soak.stage import FaultError, Stage
+from vggt_ros.tools.soak.watcher import Work
+
+LOCATED, PROCESSED = 5, 2  # images after which the node is at work (again)
+CALM = 5.0  # seconds between two faults in which it must be at work, at least
+START = 60.0  # seconds in which a fresh node must be at work
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a fault.
+
+    time: seconds of the run at which it began. said, back: seconds until all that must be said was, and from its end
+    until the node was back at work; None: never. problems: what was wrong; remarks: what else there is to say.
+    """
+
+    fault: Fault
+    time: float
+    said: float | None
+    back: float | None
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was wrong."""
+        return not self.problems
+
+
+def works(stage: Stage, seconds: float) -> float | None:
+    """Seconds until the node is at work, with images located and solved since now; None when it never is."""
+    begin, before = time.monotonic(), stage.watcher.work
+
+    def at_work() -> bool:
+        done = stage.watcher.work.since(before)
+        return done.located >= LOCATED and done.processed >= PROCESSED and stage.at_work
+
+    return time.monotonic() - begin if stage.wait(seconds, at_work) else None
+
+
+def suffer(stage: Stage, fault: Fault, patience: float) -> Verdict:
+    """Let it happen and judge. patience: by what the fault's times are multiplied on a slow machine."""
+    stage.mark()
+    stage.remarks.clear()
+    begun, before, lives = stage.time, stage.watcher.work, stage.node.pid
+    problems: list[str] = []
+    said: float | None = None
+
+    def look() -> bool:
+        nonlocal said
+        times = [stage.journal.first(channel, pattern, stage.began) for channel, pattern in fault.must.items()]
+        if None not in times:
+            said = max((at - stage.began for at in times if at is not None), default=None)
+        return None not in times
+
+    try:
+        with fault.run(stage):
+            heard = stage.wait(fault.within * patience, look)
+            stage.wait(fault.lasts - (time.monotonic() - stage.began))
+            if not heard:
+                missing = [c for c, p in fault.must.items() if stage.journal.first(c, p, stage.began) is None]
+                problems += [f'{channel} said {_heard(stage, channel)}' for channel in missing]
+    except (FaultError, OSError) as error:
+        problems.append(str(error))
+    back = works(stage, fault.back * patience)
+    if back is None:
+        problems.append(f'not back at work: {_state(stage)}')
+    problems += _since(stage, fault, before, lives)
+    return Verdict(fault, begun, said, back, tuple(problems), tuple(stage.remarks))
+
+
+def _since(stage: Stage, fault: Fault, before: Work, pid: int) -> list[str]:
+    """What must not have happened meanwhile."""
+    problems = []
+    epochs = stage.watcher.work.since(before).epochs
+    if fault.epochs is not None and epochs > fault.epochs:
+        problems.append(f'the map began anew {epochs} times')
+    ends = [text for text in stage.journal.texts('process', stage.began) if text.startswith('ended')]
+    if ends and 'process' not in fault.must:
+        problems.append(f'the node {", ".join(ends)}')
+    return problems
+
+
+def _heard(stage: Stage, channel: str) -> str:
+    texts = dict.fromkeys(stage.journal.texts(channel, stage.began))
+    return '; '.join(f'"{text.strip()[:80]}"' for text in list(texts)[-3:]) or 'nothing'
+
+
+def _state(stage: Stage) -> str:
+    return f'ended with {stage.node.code}' if stage.node.code is not None else _heard(stage, 'status')
+
+
+def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) -> list[Verdict]:
+    """All of them, spread over so many seconds at least. Raises FaultError when the node does not even begin."""
+    first = works(stage, START * patience)
+    if first is None:
+        raise FaultError(f'the node does not begin: {_state(stage)}\n' + '\n'.join(stage.node.last_lines))
+    print(f'at work after {first:.1f} s', flush=True)
+    begin, verdicts = stage.time, []
+    for index, fault in enumerate(faults):
+        stage.wait(begin + (seconds - begin) * index / len(faults) - stage.time)
+        verdict = suffer(stage, fault, patience)
+        if verdict.back is None:
+            stage.restart_node()
+            works(stage, START * patience)
+        calm = works(stage, 2 * CALM * patience) if verdict.back is not None else None
+        stage.wait(CALM - (calm or 0.0))
+        verdicts.append(verdict)
+        _tell(verdict)
+    stage.wait(seconds - stage.time)
+    return verdicts
+
+
+def _tell(verdict: Verdict) -> None:
+    mark = 'ok ' if verdict.passed else 'RED'
+    times = ', '.join(
+        f'{what} {f"{value:.1f} s" if value is not None else "-"}'
+        for what, value in (('said', verdict.said), ('back', verdict.back))
+    )
+    print(
+        f'{verdict.time:6.0f} s  {mark}  {verdict.fault.name:18} {times}',
+        *verdict.problems,
+        *verdict.remarks,
+        sep='\n              ',
+        flush=True,
+    )

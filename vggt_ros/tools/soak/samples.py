@@ -1,0 +1,90 @@
+"""What a process needs, once a second, and whether it grows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+BLOCKS = 12  # of which each is one observation of a trend
+
+
+@dataclass(frozen=True)
+class Sample:
+    """time: seconds since the run began. pid: of the process. memory: resident MiB; own: proportional share of what is
+    mapped, MiB, NaN where the system does not tell. cpu: seconds of CPU so far. latency: seconds from image to window.
+    located, processed: images so far.
+    """
+
+    time: float
+    pid: int
+    memory: float
+    own: float
+    threads: int
+    files: int
+    cpu: float
+    latency: float
+    located: int
+    processed: int
+
+
+def look_at(pid: int) -> tuple[float, float, int, int, float]:
+    """Resident and proportional memory (MiB), threads, open files, CPU seconds of a process. Raises OSError."""
+    folder = Path(f'/proc/{pid}')
+    fields = (folder / 'stat').read_text().rpartition(')')[2].split()
+    if fields[0] == 'Z':
+        raise ProcessLookupError(f'process {pid} has ended')
+    cpu = (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+    memory = int(fields[21]) * os.sysconf('SC_PAGE_SIZE') / 2**20
+    return memory, _proportional(folder), int(fields[17]), len(os.listdir(folder / 'fd')), cpu
+
+
+def _proportional(folder: Path) -> float:
+    try:
+        for line in (folder / 'smaps_rollup').read_text().splitlines():
+            if line.startswith('Pss:'):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return float('nan')
+
+
+def longest_life(samples: Sequence[Sample]) -> list[Sample]:
+    """Those of the process that lived longest."""
+    lives: dict[int, list[Sample]] = {}
+    for sample in samples:
+        lives.setdefault(sample.pid, []).append(sample)
+    return max(lives.values(), key=len, default=[])
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Change per hour with its 95 % confidence interval; NaN where there are too few observations."""
+
+    value: float
+    low: float
+    high: float
+
+
+def slope(times: Sequence[float], values: Sequence[float]) -> Slope:
+    """Least squares over the means of ``BLOCKS`` blocks, times in seconds.
+
+    Neighbouring samples say nearly the same, block means hardly know of each other; what correlation of neighbours
+    their residuals still have widens the interval (Student's t, standard error times sqrt((1 + r) / (1 - r))).
+    """
+    t, v = np.asarray(times, float) / 3600, np.asarray(values, float)
+    t, v = t[np.isfinite(v)], v[np.isfinite(v)]
+    if len(v) < 2 * BLOCKS:
+        return Slope(np.nan, np.nan, np.nan)
+    parts = np.array_split(np.arange(len(v)), BLOCKS)
+    x, y = np.array([t[part].mean() for part in parts]), np.array([v[part].mean() for part in parts])
+    fit = stats.linregress(x, y)
+    rest = y - fit.intercept - fit.slope * x
+    power = float(rest @ rest)
+    r = min(max(float(rest[1:] @ rest[:-1]) / power, 0.0), 0.9) if power > 0 else 0.0
+    half = stats.t.ppf(0.975, BLOCKS - 2) * fit.stderr * np.sqrt((1 + r) / (1 - r))
+    return Slope(float(fit.slope), float(fit.slope - half), float(fit.slope + half))

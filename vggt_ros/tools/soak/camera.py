@@ -9,6 +9,7 @@ hold and ``sent: N bad`` after each bad image.
 from __future__ import annotations
 
 import argparse
+import array
 import contextlib
 import itertools
 import json
@@ -16,6 +17,7 @@ import queue
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,10 +150,11 @@ def _raw(picture: np.ndarray, broken: str) -> Image:
 
 def _compressed(picture: np.ndarray, broken: str) -> CompressedImage:
     if broken == 'huge':
-        _, data = cv2.imencode('.png', picture[:16, :16])
-        data = data.ravel()
-        data[16:24] = np.frombuffer(np.array([HUGE, HUGE], '>u4').tobytes(), np.uint8)  # IHDR: width, height
-        return CompressedImage(format='rgb8; png compressed bgr8', data=to_array('B', data))
+        data = cv2.imencode('.png', picture[:16, :16])[1].ravel()
+        header = b'IHDR' + np.array([HUGE, HUGE], '>u4').tobytes() + data[24:29].tobytes()
+        header += zlib.crc32(header).to_bytes(4, 'big')
+        lying = data[:12].tobytes() + header + data[33:].tobytes()
+        return CompressedImage(format='rgb8; png compressed bgr8', data=array.array('B', lying))
     _, data = cv2.imencode('.jpg', picture[..., ::-1])
     if broken:
         data = data[: len(data) // 2]

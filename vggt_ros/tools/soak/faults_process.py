@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 
 import vggt_ros.weights
 from vggt_ros.srv import SaveMap
-from vggt_ros.tools.soak.faults import both, fault
+from vggt_ros.tools.soak.faults import both, fault, warned
 from vggt_ros.tools.soak.faults_input import refused
 from vggt_ros.tools.soak.samples import look_at
 from vggt_ros.tools.soak.stage import FaultError, Stage
@@ -62,7 +62,7 @@ def no_weights(stage: Stage) -> Iterator[None]:
     shutil.copy(Path(vggt_ros.weights.__path__[0]) / 'vggt_tiny.safetensors', path)
 
 
-@fault('WARN, image refused', {'diagnostics': '^(WARN|ERROR) .*image'}, back=40.0)
+@fault('WARN, image refused', warned('image refused'), back=40.0)
 def huge_png(stage: Stage) -> Iterator[None]:
     """Every second image is a PNG whose header promises 100000x100000 pixels."""
     stage.restart_node('image_transport:=compressed')

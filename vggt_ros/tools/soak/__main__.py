@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggt_ros.evaluation.report import put
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.sequence import SequenceError
 from vggt_ros.tools import demo
 from vggt_ros.tools.processes import free_domain, private_environment
 
@@ -65,6 +67,11 @@ def _run(given: argparse.Namespace, names: Sequence[str], folder: Path) -> int:
     if path is None:
         path = folder / 'input'
         demo.render(path, 0, FRAMES)
+    try:
+        next(iter(open_sequence(path, limit=1)))
+    except (SequenceError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
     environment = private_environment(free_domain())
     os.environ.update(environment)  # before rclpy begins: we are on the node's graph
     import rclpy

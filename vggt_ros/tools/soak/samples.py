@@ -82,9 +82,11 @@ def slope(times: Sequence[float], values: Sequence[float]) -> Slope:
         return Slope(np.nan, np.nan, np.nan)
     parts = np.array_split(np.arange(len(v)), BLOCKS)
     x, y = np.array([t[part].mean() for part in parts]), np.array([v[part].mean() for part in parts])
-    fit = stats.linregress(x, y)
-    rest = y - fit.intercept - fit.slope * x
+    x, y = x - x.mean(), y - y.mean()
+    value = float(x @ y / (x @ x))
+    rest = y - value * x
     power = float(rest @ rest)
     r = min(max(float(rest[1:] @ rest[:-1]) / power, 0.0), 0.9) if power > 0 else 0.0
-    half = stats.t.ppf(0.975, BLOCKS - 2) * fit.stderr * np.sqrt((1 + r) / (1 - r))
-    return Slope(float(fit.slope), float(fit.slope - half), float(fit.slope + half))
+    error = np.sqrt(power / (BLOCKS - 2) / (x @ x) * (1 + r) / (1 - r))
+    half = float(stats.t.ppf(0.975, BLOCKS - 2) * error)
+    return Slope(value, value - half, value + half)

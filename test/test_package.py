@@ -163,8 +163,8 @@ def loaded_besides(module: str, absent: tuple[str, ...]) -> list[str]:
     ).stdout.split()
 
 
-# Where threads and transitions end: whatever comes is said with its traceback, and is a state.
-GUARDS = {'vggt_ros/ros/node.py', 'vggt_ros/ros/worker.py'}
+# Where threads, transitions and callbacks end: whatever comes is said with its traceback.
+GUARDS = {'vggt_ros/ros/node.py', 'vggt_ros/ros/worker.py', 'vggt_ros/ros/problems.py'}
 
 
 def test_no_error_is_caught_blindly():

@@ -231,9 +231,14 @@ class VGGTNode(RefusingLifecycleNode):
             self._active = None
 
     def _release(self) -> None:
-        if self._publication is None:
+        publication = self._publication
+        if publication is None:
             return
-        self._parts.close()
+        try:
+            if folder := self._get('save_map'):
+                self.get_logger().info(publication.save_map(folder, self._get('save_timeout')))
+        finally:
+            self._parts.close()
 
     def _refuse(self, standing: str, what: str, error: Exception) -> TransitionCallbackReturn:
         """A transition that cannot be, for a reason that is understood."""
@@ -251,6 +256,11 @@ class VGGTNode(RefusingLifecycleNode):
 
     # At work by itself
 
+    @property
+    def closing_time(self) -> float:
+        """Seconds that ``close`` may take for what the user asked for."""
+        return self._get('save_timeout') if self._get('save_map') else 0.0
+
     def supervise(self) -> None:
         """Configure and activate as soon as the executor spins, and again after a failure."""
         self._supervisor = Supervisor(self, self, self.end)
@@ -258,7 +268,10 @@ class VGGTNode(RefusingLifecycleNode):
 
     def bring_up(self) -> None:
         """Configure and activate, unless somebody else has. Raises Refusal."""
-        if self._state_machine.current_state[1] != 'unconfigured':
+        state = self._state_machine.current_state[1]
+        if state == 'finalized':
+            raise Refusal('what failed could not be given back', passing=False, understood=False)
+        if state != 'unconfigured':
             return
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != SUCCESS and self.context.ok():

@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar('T')
 
 LOG_PERIOD = 5.0  # seconds between log lines about one kind of problem
 FRESH = 10.0  # seconds for which a problem shows in the diagnostics as present
@@ -37,6 +41,17 @@ class Problems:
         if count := self._due('failure', text):
             where = ''.join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
             self._logger.error(f'{text}{_times(count)}\n{where}')
+
+    def shield(self, what: str, callback: Callable[[T], None]) -> Callable[[T], None]:
+        """A callback that costs no more than its own message when that has something in it that nobody understands."""
+
+        def shielded(message: T) -> None:
+            try:
+                callback(message)
+            except Exception as error:  # noqa: BLE001 - any that a message from anywhere can make
+                self.failed(f'a message of {what} was passed over: {type(error).__name__}: {error}', error)
+
+        return shielded
 
     def _due(self, kind: str, text: str) -> int:
         """Count it; how often it has happened when the log should say so, else 0."""

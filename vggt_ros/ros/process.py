@@ -23,8 +23,8 @@ JOIN = 1.0  # of them for the threads
 def run(make: Callable[[], Any], args: list[str] | None) -> int:
     """Make the node and spin it until its context ends; the exit status.
 
-    make: a Node with ``supervise()``, called when it has ``autostart``, ``close(patience)``, and ``exit_status`` for
-    when it ends its context itself.
+    make: a Node with ``supervise()``, called when it has ``autostart``, ``close(patience)``, ``closing_time``, and
+    ``exit_status`` for when it ends its context itself.
 
     An interrupt, however often it comes, only ends the context: Python's own KeyboardInterrupt would be raised wherever
     the main thread is.
@@ -47,7 +47,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
         _spin(executor, node)
         status = node.exit_status
     finally:
-        deadline = threading.Timer(GRACE, os._exit, (status,))
+        deadline = threading.Timer(GRACE + node.closing_time, os._exit, (status,))
         deadline.daemon = True
         deadline.start()
         node.close(JOIN)

@@ -160,7 +160,8 @@ class Subscriptions:
             'qos_overriding_options': QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
             'raw': wanted.images,
         }
-        subscribe = partial(self._node.create_subscription, wanted.kind, wanted.topic, wanted.callback, qos, **options)
+        callback = self._problems.shield(self._full(wanted), wanted.callback)
+        subscribe = partial(self._node.create_subscription, wanted.kind, wanted.topic, callback, qos, **options)
         try:
             on_incompatible = events.SubscriptionEventCallbacks(incompatible_qos=lambda event: self.match())
             wanted.subscription = subscribe(event_callbacks=on_incompatible)

@@ -123,6 +123,21 @@ def test_when_nothing_is_recognised_in_time_a_new_map_begins():
     assert world.keyframes[0].frame.index < new[0].frame.index
 
 
+def test_a_camera_that_is_lost_for_ever_keeps_no_more_than_a_map():
+    scenario = two_rooms(36, 180, 0)
+    world = World(OdometryConfig(window=12, anchor_depths=12, keyframes=9), WorldConfig(lost_timeout=0.0))
+    run(part(scenario, 0, 120), world)
+    kept = []
+    for start in range(120, len(scenario.frames), 24):
+        run(part(scenario, start, start + 24), world)
+        assert world.state is State.LOST
+        lost = world._lost
+        kept.append([one.frame.index for one in lost.keyframes])
+        assert set(kept[-1]) <= {keyframe.frame.index for keyframe in lost.own.keyframes}
+        assert len(kept[-1]) <= 9
+    assert kept[-1][-1] > kept[0][-1]  # it went on all the time
+
+
 def test_while_a_place_is_being_verified_no_new_map_begins(kidnapped):
     """Three windows have to agree, and the time runs out with the first of them."""
     scenario, told = kidnapped

@@ -32,8 +32,8 @@ class LostError(AlignmentError):
 class LostCamera:
     """What goes on while the camera is lost.
 
-    own: the map that began since then; keyframes: the estimates that became keyframes of it. query: (C,) descriptor,
-    what the newest frame looks like.
+    own: the map that began since then; keyframes: the estimates that became keyframes of it and still are, as many as
+    it holds, however long the camera is lost. query: (C,) descriptor, what the newest frame looks like.
     """
 
     def __init__(self, config: OdometryConfig, since: int, query: np.ndarray) -> None:
@@ -53,7 +53,8 @@ class LostCamera:
             if self.own.latest is None or self.own.state is State.LOST:
                 self.own, self.keyframes = Odometry(self.own.config), []
             raise
-        self.keyframes += outcome.keyframes
+        kept = {keyframe.frame.index for keyframe in self.own.keyframes}
+        self.keyframes = [one for one in (*self.keyframes, *outcome.keyframes) if one.frame.index in kept]
         return outcome
 
     def look_around(

@@ -172,7 +172,7 @@ class Broken(ExactPredictor):
         if not self.broken:
             return prediction
         T = prediction.T_window_camera.copy()
-        T[1:, :3, :3] = Rotation.random(len(T) - 1, rng=self.rng).as_matrix()
+        T[1:, :3, :3] = Rotation.random(len(T) - 1, random_state=self.rng).as_matrix()
         T[1:, :3, 3] += self.rng.normal(0, 3, (len(T) - 1, 3))
         depth = {
             s: z * np.exp(self.rng.normal(0, 0.5, z.shape)).astype(np.float32) for s, z in prediction.depth.items()

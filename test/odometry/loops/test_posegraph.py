@@ -242,7 +242,7 @@ def test_fixed_scale_keeps_every_scale_one_and_takes_the_drift_out():
 @needs_gtsam
 @pytest.mark.parametrize('false', [False, True])
 def test_it_is_the_optimum_that_scipy_finds(false):
-    """Residuals of thousandths: the same to 1e-6, with a loop on Huber's linear branch too."""
+    """Residuals of thousandths: the same to 2e-6, with a loop on Huber's linear branch too."""
     truth = ring(5, radius=1.0)
     nodes, edges = drifting(truth, np.random.default_rng(6), 0.001, 0.001, 0.001)
     edges.append(loop(truth, 0, 4, sigma=0.1))
@@ -252,7 +252,7 @@ def test_it_is_the_optimum_that_scipy_finds(false):
     result = optimise(nodes, edges, huber=2.0)
     expected, cost = optimum(nodes, edges, huber=2.0)
     assert apart(nodes, expected) > 1e-4
-    assert apart(result.nodes, expected) < 1e-6
+    assert apart(result.nodes, expected) < 2e-6
     assert result.error == pytest.approx(cost, rel=1e-6)
     assert (result.residuals[-1] > 2) == false
 

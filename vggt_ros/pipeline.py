@@ -106,6 +106,11 @@ class Pipeline:
         self._size = WindowSize(self.world.config.window)
         self._focal = FocalCheck(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
+        self._tuning: tuple[float, float, float] | None = None
+
+    def tune(self, min_confidence: float, min_score: float, lost_timeout: float) -> None:
+        """Other bounds from the next window on, see OdometryConfig, TrackerConfig and WorldConfig; from any thread."""
+        self._tuning = min_confidence, min_score, lost_timeout
 
     def reset(self) -> None:
         """Forget the map and the tracks: a new epoch."""
@@ -176,6 +181,7 @@ class Pipeline:
         Raises WindowTooLargeError when even half of the window does not fit into the device's memory, and DeviceError.
         """
         world = self.world
+        self._apply_tuning()
         self._waiting += frames
         self.front.processing(self._waiting[-1])
         reading = read_all(self.sensors, frames)
@@ -208,6 +214,14 @@ class Pipeline:
         self.front.solved(estimates[-1])
         warnings = tuple(filter(None, [self._focal.update(window, prediction), said]))
         return replace(WindowResult.of(outcome, waiting - len(estimates)), located=located, warnings=warnings)
+
+    def _apply_tuning(self) -> None:
+        """Here, between windows, one thread alone has the configuration in hand."""
+        tuning, self._tuning = self._tuning, None
+        if tuning is not None:
+            min_confidence, min_score, lost_timeout = tuning
+            self.world.tune(min_confidence, lost_timeout)
+            self.tracker.tune(min_score)
 
     def standing(self, refused: int = 0, reasons: tuple[str, ...] | None = None) -> WindowResult:
         """A result with nothing new, that says how things stand. reasons: in place of the world's own."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,6 +110,10 @@ class VoxelMap:
             f'the map has reached its budget of {self.config.budget} points: from now on it forgets what lies farthest'
             ' from the camera; raise the budget or the voxel size to keep more'
         )
+
+    def tune(self, min_confidence: float) -> None:
+        """Another bound for the keyframes to come, see the configuration."""
+        self.config = replace(self.config, min_confidence=min_confidence)
 
     def add(self, keyframe: Estimate) -> int:
         """Take a keyframe in; the number of points taken. One with a known index takes the place of the old one.

@@ -67,6 +67,12 @@ class World:
         self._lost: LostCamera | None = None
         self._reasons: tuple[str, ...] = ()
 
+    def tune(self, min_confidence: float, lost_timeout: float) -> None:
+        """Other bounds from the next window on, see the configurations."""
+        self._config = replace(self._config, lost_timeout=lost_timeout)
+        for odometry in (self._odometry, *([] if self._lost is None else [self._lost.own])):
+            odometry.config = replace(odometry.config, min_confidence=min_confidence)
+
     @property
     def config(self) -> OdometryConfig:
         """Of the odometry."""

@@ -10,7 +10,8 @@ import yaml
 
 from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.parameter_files import values_for
-from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, Declared, OptionError, nearest
+from vggt_ros.ros.parameters import PARAMETERS, Declared, OptionError
+from vggt_ros.ros.settings import nearest
 
 NOT_GIVEN = 'as params_file'  # default of arguments that are parameters: then the file has its say, else the table
 SIM_TIME = Declared('use_sim_time', False, 'time from /clock; image stamps are used as they come either way')
@@ -88,6 +89,4 @@ def rviz_config(template: str, node: str, image: str, settings: Mapping[str, Any
 
 def save_seconds(settings: Mapping[str, Any]) -> float:
     """How long the node may take to save its map at the end."""
-    if 'save_map' not in BY_NAME or not settings['save_map']:
-        return 0.0
-    return float(settings['save_timeout'])
+    return float(settings['save_timeout']) if settings['save_map'] else 0.0

@@ -81,6 +81,11 @@ def make_pipeline(
     return pipeline
 
 
+def tune(pipeline: Pipeline, settings: dict[str, Any]) -> None:
+    """Hand on what may have changed while the pipeline runs."""
+    pipeline.tune(settings['min_confidence'], settings['min_track_score'], settings['lost_timeout'])
+
+
 def make_intake(settings: dict[str, Any], problems: Problems) -> tuple[Intake, FrameMaker]:
     """What images pass on their way in. It outlives deactivation, as the map does: stamps and indices go on."""
     required = settings['calibration'] == 'required'

@@ -20,18 +20,19 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from vggt_ros.ros import compat, parameters, process
+from vggt_ros.ros import compat, process
 from vggt_ros.ros.activation import Activation
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.inputs.sensors import make_sensors
 from vggt_ros.ros.lifecycle import RefusingLifecycleNode
-from vggt_ros.ros.loading import check, load_predictor, make_intake, make_pipeline, map_config
+from vggt_ros.ros.loading import check, load_predictor, make_intake, make_pipeline, map_config, tune
 from vggt_ros.ros.outputs.publication import Publication
 from vggt_ros.ros.outputs.standing import Standing
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.reporter import Reporter
 from vggt_ros.ros.services import Services
+from vggt_ros.ros.settings import change, declare
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.lookup import open_lookup
@@ -78,7 +79,7 @@ class VGGTNode(RefusingLifecycleNode):
 
     def __init__(self, load: Callable[[dict[str, Any]], Predictor] = load_predictor, **options: Any) -> None:
         super().__init__('vggt', **options)
-        parameters.declare(self, sys.argv)
+        self._settings = declare(self, sys.argv)
         self._load = load
         self.exit_status = 0
         self._problems = Problems(self.get_logger())
@@ -99,14 +100,11 @@ class VGGTNode(RefusingLifecycleNode):
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        problem = parameters.first_problem(changes, self._publication is not None)
+        problem = change(self._settings, changes, self._publication is not None)
+        if problem is None and self._publication is not None:
+            tune(self._pipeline, self._settings)
+            self._publication.tune()
         return SetParametersResult(successful=problem is None, reason=problem or '')
-
-    def _settings(self) -> dict[str, Any]:
-        return {declared.name: self.get_parameter(declared.name).value for declared in parameters.PARAMETERS}
-
-    def _get(self, name: str) -> Any:
-        return self.get_parameter(name).value
 
     # Lifecycle
 
@@ -114,7 +112,7 @@ class VGGTNode(RefusingLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and offer the topics; FAILURE with the reason in the log when it cannot be loaded."""
         self._inactive = Standing(State.INACTIVE, ('the network is being loaded',))
-        settings = self._settings()
+        settings = self._settings
         try:
             check(settings)
             with ExitStack() as parts:  # a later one that fails closes the earlier ones
@@ -163,7 +161,7 @@ class VGGTNode(RefusingLifecycleNode):
         try:
             self._active = Activation(
                 self,
-                self._settings(),
+                self._settings,
                 self._pipeline,
                 *self._intake,
                 self._sensors,
@@ -235,8 +233,8 @@ class VGGTNode(RefusingLifecycleNode):
         if publication is None:
             return
         try:
-            if folder := self._get('save_map'):
-                self.get_logger().info(publication.save_map(folder, self._get('save_timeout')))
+            if folder := self._settings['save_map']:
+                self.get_logger().info(publication.save_map(folder, self._settings['save_timeout']))
         finally:
             self._parts.close()
 
@@ -259,7 +257,7 @@ class VGGTNode(RefusingLifecycleNode):
     @property
     def closing_time(self) -> float:
         """Seconds that ``close`` may take for what the user asked for."""
-        return self._get('save_timeout') if self._get('save_map') else 0.0
+        return self._settings['save_timeout'] if self._settings['save_map'] else 0.0
 
     def supervise(self) -> None:
         """Configure and activate as soon as the executor spins, and again after a failure."""
@@ -291,7 +289,7 @@ class VGGTNode(RefusingLifecycleNode):
         if not publication.is_alive:
             reason = "the map's thread has ended: see the log"
         for name, failures in counts.failures.items():
-            if failures.in_row >= self._get('failures_in_row'):
+            if failures.in_row >= self._settings['failures_in_row']:
                 reason = f'the {name} failed {failures.in_row} times in a row: {failures.reason}'
         if reason is None:
             return
@@ -328,7 +326,7 @@ class VGGTNode(RefusingLifecycleNode):
 
     def _pause_after(self, took: float) -> float:
         """Seconds that the network rests after a window that took so many."""
-        rate, share = self._get('max_window_rate'), self._get('network_share')
+        rate, share = self._settings['max_window_rate'], self._settings['network_share']
         return max(took / share - took, 1 / rate - took if rate else 0.0)
 
 

@@ -5,18 +5,15 @@ The declaration in the node, the validation of changes and ``config/vggt.yaml`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 
-from vggt_ros.ros.parameter_files import shared_names
 from vggt_ros.ros.tf.frames import MODES
 
 
@@ -152,10 +149,12 @@ PARAMETERS: tuple[Declared, ...] = (
     ),
     Declared('refine', True, "whether corners tracked from image to image refine the network's poses"),
     Declared('max_tracks', 256, 'most keypoint tracks in an image, 0 = none; there are 600 corners', '', (0, 600)),
-    Declared('min_track_score', 0.2, 'visibility x confidence below which a track ends', '', (0.0, 1.0)),
+    Declared(
+        'min_track_score', 0.2, 'visibility x confidence below which a track ends', '', (0.0, 1.0), structural=False
+    ),
     Declared('unique_track_ids', False, 'whether ids go on where no earlier epoch or run of the node had any'),
     Declared('track_adapters', [''], 'tracks as other programs read them: any of vins, vins_fusion, foxglove'),
-    Declared('track_tails', 12, 'how far tails in ~/tracks/image go back', 'images', (0, 100)),
+    Declared('track_tails', 12, 'how far tails in ~/tracks/image go back', 'images', (0, 100), structural=False),
     Declared('loops', True, 'whether places met before are recognised; needs gtsam'),
     Declared(
         'lost_timeout',
@@ -163,6 +162,7 @@ PARAMETERS: tuple[Declared, ...] = (
         'how long a lost camera looks for a known place before a new map begins, 0 = for ever',
         's',
         (0.0, 3600.0),
+        structural=False,
     ),
     Declared(
         'tf_mode',
@@ -174,7 +174,14 @@ PARAMETERS: tuple[Declared, ...] = (
     Declared('map_frame', 'map', 'name of the world frame (z up)'),
     Declared('odom_frame', 'odom', 'name of the frame in which the robot moves without jumps'),
     Declared('base_frame', '', "root of the robot's own frames (base_footprint, base_link); empty: the camera itself"),
-    Declared('transform_wait', 0.5, 'how long a pose waits for transforms of others at its stamp', 's', (0.0, 5.0)),
+    Declared(
+        'transform_wait',
+        0.5,
+        'how long a pose waits for transforms of others at its stamp',
+        's',
+        (0.0, 5.0),
+        structural=False,
+    ),
     Declared('camera_frame', '', "name of the camera's optical frame; empty: the images' frame_id"),
     Declared(
         'path_length',
@@ -189,9 +196,12 @@ PARAMETERS: tuple[Declared, ...] = (
         'source',
         "size of depth and confidence images: the camera's (source) or the network's",
         choices=('source', 'network'),
+        structural=False,
     ),
-    Declared('min_confidence', 0.02, 'depth with less confidence is published as NaN', '', (0.0, 1.0)),
-    Declared('map_period', 2.0, 'least time between two messages on ~/map', 's', (0.1, 3600.0)),
+    Declared(
+        'min_confidence', 0.02, 'depth with less confidence is published as NaN', '', (0.0, 1.0), structural=False
+    ),
+    Declared('map_period', 2.0, 'least time between two messages on ~/map', 's', (0.1, 3600.0), structural=False),
     Declared(
         'map_voxel',
         0.0,
@@ -206,13 +216,15 @@ PARAMETERS: tuple[Declared, ...] = (
         'voxels',
         (1000, 20_000_000),
     ),
-    Declared('map_min_confidence', 0.1, 'pixels with less confidence stay out of the map', '', (0.0, 1.0)),
+    Declared(
+        'map_min_confidence', 0.1, 'pixels with less confidence stay out of the map', '', (0.0, 1.0), structural=False
+    ),
     Declared('save_map', '', 'folder for the map when the node ends, in place of the one from before; empty: none'),
     Declared('save_timeout', 20.0, 'how long the end of the node may take for that', 's', (1.0, 600.0)),
     Declared('scale_sources', [''], 'who knows metres: any of depth, odometry, baseline, height, fixed'),
     Declared('sync_tolerance', 0.02, 'most time between an image and its depth or second image', 's', (0.0, 1.0)),
-    Declared('depth_near', 0.3, 'depth images are believed from here', 'm', (0.01, 1000.0)),
-    Declared('depth_far', 8.0, 'depth images are believed up to here', 'm', (0.01, 1000.0)),
+    Declared('depth_near', 0.3, 'depth images are believed from here', 'm', (0.01, 1000.0), structural=False),
+    Declared('depth_far', 8.0, 'depth images are believed up to here', 'm', (0.01, 1000.0), structural=False),
     Declared('camera_height', 0.0, 'optical centre above the ground, for scale source height', 'm', (0.0, 1000.0)),
     Declared('metric_factor', 0.0, 'metres per unit of the network, for scale source fixed', 'm', (0.0, 1000.0)),
     Declared(
@@ -263,51 +275,6 @@ PARAMETERS: tuple[Declared, ...] = (
     ),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """'; did you mean NAME?' for a name that is none of ``names``, where one of them is like it."""
-    like = get_close_matches(name, list(names), n=1)
-    return f'; did you mean {like[0]}?' if like else ''
-
-
-def declare(node: Node, arguments: Sequence[str] = ()) -> None:
-    """Declare the whole table. Raises OptionError with the allowed values when an override breaks its own range.
-
-    A value for a parameter that does not exist is refused, too, since rclpy ignores it. Only where it comes from a
-    wildcard section of a file, which other nodes may share ('/**'), it is a warning. arguments: the command line.
-    """
-    unknown = [name for name in node._parameter_overrides if name not in BY_NAME and not _of_rclpy(node, name)]
-    shared = shared_names(arguments)
-    for name in unknown:
-        text = f'there is no parameter {name}{nearest(name, BY_NAME)}'
-        if name not in shared:
-            raise OptionError(text)
-        node.get_logger().warning(f'{text} (from a section for several nodes of a parameter file)')
-    for parameter in PARAMETERS:
-        # rclpy knows ranges, not choices.
-        value = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor).value
-        problem = parameter.problem(value)
-        if problem:
-            raise OptionError(problem)
-
-
-def _of_rclpy(node: Node, name: str) -> bool:
-    return node.has_parameter(name) or name.startswith('qos_overrides.') or name == 'start_type_description_service'
-
-
-def first_problem(changes: Sequence[Parameter], configured: bool) -> str | None:
-    """Why these changes must be refused, None when they may happen."""
-    for change in changes:
-        parameter = BY_NAME.get(change.name)
-        if parameter is None:
-            continue  # use_sim_time, QoS overrides: not ours
-        if parameter.structural and configured:
-            return f'{change.name} is fixed while the node is configured: deactivate and clean up first'
-        problem = parameter.problem(change.value)
-        if problem:
-            return problem
-    return None
 
 
 def chosen(settings: dict[str, Any], name: str, allowed: Sequence[str]) -> list[str]:

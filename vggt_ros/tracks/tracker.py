@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -55,6 +56,11 @@ class KeypointTracker:
         self._latest = -1  # index of the newest image
         self._solved = -1  # of the newest one that was solved
         self._recent: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()  # ids and source pixels
+
+    def tune(self, min_score: float) -> None:
+        """Another bound from the next window on, see the configuration."""
+        with self._lock:
+            self.config = replace(self.config, min_score=min_score)
 
     def reset(self) -> None:
         """A new epoch: all tracks end, ids begin anew, unless they are unique."""

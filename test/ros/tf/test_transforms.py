@@ -162,7 +162,7 @@ def test_an_unknown_mount_is_waited_for_too(stage, clock):
 
 def test_waiting_poses_are_bounded():
     """Even where the clock stands still."""
-    waiting = transforms.Waiting(1e9)
+    waiting = transforms.Waiting(lambda: 1e9)
     problems = []
     for i in range(transforms.MOST_WAITING + 5):
         waiting.put(i)

@@ -59,11 +59,16 @@ class DepthSource(Sensor, Generic[T]):
         memory: int = DEPTH_MEMORY,
         read: Callable[[T], np.ndarray | str] = _as_is,
     ) -> None:
-        if not 0 < near < far:
-            raise ValueError(f'the depth sensor is believed between near and far: 0 < {near} < {far} does not hold')
-        self._tolerance, self._near, self._far = tolerance, near, far
+        self._tolerance = tolerance
+        self.believe(near, far)
         self._images: Recent[T] = Recent(memory)
         self._read = read
+
+    def believe(self, near: float, far: float) -> None:
+        """From now on between these, in metres. Raises ValueError."""
+        if not 0 < near < far:
+            raise ValueError(f'the depth sensor is believed between near and far: 0 < {near} < {far} does not hold')
+        self._near, self._far = near, far
 
     def add(self, stamp: int, image: T, size: int) -> None:
         """A depth image as ``read`` takes it; its stamp in ns, its bytes."""

@@ -49,7 +49,7 @@ class DepthCamera(ScaleSensor):
     """Depth images on ``depth_registered``."""
 
     def __init__(self, robot: Robot) -> None:
-        settings = robot.settings
+        settings = self._settings = robot.settings
         self._depth: DepthSource[bytes] = DepthSource(
             round(settings['sync_tolerance'] * 1e9),
             settings['depth_near'],
@@ -61,6 +61,12 @@ class DepthCamera(ScaleSensor):
 
     def open(self, group: CallbackGroup | None = None) -> None:
         self.subscriptions.add_images(Image, 'depth_registered', self._on_depth, 5, group)
+
+    def answer(self, solved: SolvedWindow) -> ScaleMeasurement | NoMeasurement | None:
+        near, far = self._settings['depth_near'], self._settings['depth_far']
+        if near < far:  # else they are just being changed
+            self._depth.believe(near, far)
+        return super().answer(solved)
 
     def _on_depth(self, data: bytes) -> None:
         try:

@@ -71,6 +71,13 @@ class LiveMap:
         self._service = node.create_service(SaveMap, '~/save_map', self._on_save, callback_group=save_group)
         self._keeper.start()
 
+    def tune(self, period: float, min_confidence: float) -> None:
+        """Another period from now on; other keyframes' pixels from the next one on, see MapConfig."""
+        with self._publishing:
+            self._period = period
+            self._due = min(self._due, time.monotonic() + period)
+        self._keeper.ask(lambda contents: contents.map.tune(min_confidence))
+
     @property
     def is_alive(self) -> bool:
         """False when the keeper's thread has died of an error: see the log."""

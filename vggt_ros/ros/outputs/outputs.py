@@ -23,7 +23,7 @@ class Outputs:
 
     def __init__(self, node: LifecycleNode, settings: dict[str, Any]) -> None:
         self._map_frame = settings['map_frame']
-        self._full_size = settings['depth_size'] == 'source'
+        self._settings = settings
         self._publishers = Publishers(node)
         self.odometry = self._publishers.add(Odometry, '~/odometry')
         self.path = PathOutput(node, self._publishers, self._map_frame)
@@ -55,16 +55,17 @@ class Outputs:
 
     def _publish_depth(self, estimate: Estimate, head: Header) -> None:
         """Depth, its confidence and a CameraInfo of exactly their size."""
+        full_size = self._settings['depth_size'] == 'source'
         if wanted(self.depth):
-            depth = depth_to_source(estimate.depth, estimate.map) if self._full_size else estimate.depth
+            depth = depth_to_source(estimate.depth, estimate.map) if full_size else estimate.depth
             self.depth.publish(_image(depth, head))
         if wanted(self.confidence):
             confidence = estimate.confidence
-            if self._full_size:
+            if full_size:
                 confidence = confidence_to_source(confidence, estimate.map)
             self.confidence.publish(_image(confidence, head))
         if wanted(self.camera_info):
-            if self._full_size:
+            if full_size:
                 K, size = estimate.map.K_to_source(estimate.K), estimate.map.source
             else:
                 K, size = estimate.K, estimate.map.size

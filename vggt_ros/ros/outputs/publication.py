@@ -51,7 +51,7 @@ class Publication:
     ) -> None:
         self._problems = problems
         self._map_frame, self._every_frame = settings['map_frame'], settings['mode'] == 'every_frame'
-        self._path_length = lambda: node.get_parameter('path_length').value
+        self._settings = settings
         with ExitStack() as parts:  # a later one that fails closes the earlier ones
 
             def part(made: Part) -> Part:
@@ -72,6 +72,10 @@ class Publication:
     def close(self) -> None:
         """Take everything back."""
         self._parts.close()
+
+    def tune(self) -> None:
+        """Settings have changed: everything that reads them at its use has them already."""
+        self._map.tune(self._settings['map_period'], self._settings['map_min_confidence'])
 
     # Results -----------------------------------------------------------------------------------------------------
 
@@ -97,11 +101,10 @@ class Publication:
         self.result, self.report = result, report
         self._map.add(result)
         self._outputs.path.correct(result.corrections)
-        path_length = self._path_length()
         for estimate in result.estimates:
             if self._every_frame:
                 self._publish_pose(estimate)
-            self._outputs.path.go_on(estimate, path_length)
+            self._outputs.path.go_on(estimate, self._settings['path_length'])
             self._outputs.publish_view(estimate)
         if not self._every_frame:
             for located in result.located:

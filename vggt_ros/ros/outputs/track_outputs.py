@@ -20,6 +20,7 @@ from vggt_ros.ros.parameters import chosen
 from vggt_ros.tracks.picture import TrackedPoints, draw_tracks
 from vggt_ros.types import Tracks
 
+MOST_TAILS = 100  # images
 ADAPTERS = ('vins', 'vins_fusion', 'foxglove')
 
 
@@ -34,8 +35,8 @@ class TrackOutputs:
         adapters = chosen(settings, 'track_adapters', ADAPTERS)
         foxglove = compat.foxglove_messages() if 'foxglove' in adapters else None
         self._node = node
-        self._tails = settings['track_tails']
-        self._recent: deque[TrackedPoints] = deque(maxlen=self._tails + 1)
+        self._settings = settings
+        self._recent: deque[TrackedPoints] = deque(maxlen=MOST_TAILS + 1)
         self._kind: tuple | None = None  # epoch and image size of what is remembered
         self._publishers = Publishers(node)
         add = self._publishers.add
@@ -91,5 +92,7 @@ class TrackOutputs:
     def _to_image(self, tracks: Tracks, head: Header) -> Image:
         caption = f'{len(tracks.id)} tracks, epoch {tracks.epoch}'
         message = Image(header=head)
-        fill_image(message, draw_tracks(tracks.frame.image, list(self._recent), self._tails, caption), 'rgb8')
+        tails = self._settings['track_tails']
+        drawn = draw_tracks(tracks.frame.image, list(self._recent)[-tails - 1 :], tails, caption)
+        fill_image(message, drawn, 'rgb8')
         return message

@@ -29,9 +29,9 @@ _ODOM = 'only one node may place odom in the map: stop the other, or set tf_mode
 
 
 class Waiting(Generic[Item]):
-    """Poses in order of time that wait for a transform of somebody else, each at most ``wait`` seconds."""
+    """Poses in order of time that wait for a transform of somebody else, each at most ``wait()`` seconds."""
 
-    def __init__(self, wait: float) -> None:
+    def __init__(self, wait: Callable[[], float]) -> None:
         self._wait = wait
         self._queue: deque[tuple[Item, float]] = deque()
 
@@ -55,7 +55,7 @@ class Waiting(Generic[Item]):
             found = find(item)
             if isinstance(found, str):
                 waited = monotonic() - since
-                if waited < self._wait and len(self._queue) <= MOST_WAITING:
+                if waited < self._wait() and len(self._queue) <= MOST_WAITING:
                     break  # those behind it hardly have theirs, and must not overtake it
                 problem = f'no transform at the stamp of an image, waited {waited:.1f} s: {found}'
             else:
@@ -98,7 +98,10 @@ class Transforms:
         self._lookup = lookup
         self._publish = publish
         self._broadcaster = Broadcaster(node, heard) if self.frames.mode != 'none' else None
-        wait = settings['transform_wait']
+
+        def wait() -> float:
+            return settings['transform_wait']
+
         # The camera and T_map_odom, waiting for base -> camera; the base, waiting for odom -> base of somebody else;
         # the camera and T_map_odom, waiting for what moves between the camera and the root of a tree of others.
         self._unmounted: Waiting[tuple[Placement, np.ndarray]] = Waiting(wait)

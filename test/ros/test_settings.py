@@ -1,0 +1,139 @@
+"""Parameters: what takes effect while the node runs, what is refused, and who is told what by a file."""
+
+import pytest
+
+pytestmark = pytest.mark.requires_ros('tf2_msgs')
+pytest.importorskip('rclpy')
+pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
+
+import rclpy
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+
+from exact import SIZE, ExactPredictor
+from harness import Rig, poses, wait_until
+from vggt_ros.ros.node import VGGTNode
+from vggt_ros.ros.parameter_files import ParameterFileError, shared_names, values_for
+from vggt_ros.ros.parameters import PARAMETERS, OptionError
+
+FILE = """
+/**:
+  ros__parameters: {window: 4, widnow: 5, speed: 1.0}
+/front/*:
+  ros__parameters: {window: 5, device: cpu}
+front:
+  vggt:
+    ros__parameters: {stride: 2}
+/rear/vggt:
+  ros__parameters: {window: 9}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(FILE)
+    return path
+
+
+def set_all(node, **values):
+    """At once, as the service set_parameters_atomically does."""
+    return node.set_parameters_atomically([Parameter(name, value=value) for name, value in values.items()])
+
+
+def test_what_may_change_while_the_node_runs_takes_effect_with_the_next_window():
+    with Rig(ExactPredictor(poses(12))) as rig:
+        depth = rig.listen(Image, '/vggt/depth/image_rect')
+        rig.play(range(4))
+        assert wait_until(lambda: depth and rig.settled())
+        assert (depth[-1].width, depth[-1].height) == SIZE
+        assert set_all(rig.node, depth_size='network', min_confidence=0.3, min_track_score=0.6).successful
+        assert set_all(rig.node, lost_timeout=3.0, map_min_confidence=0.7, map_period=0.5).successful
+        seen = len(depth)
+        rig.play(range(4, 8))
+        assert wait_until(lambda: rig.settled() and len(depth) > seen)
+        assert (depth[-1].width, depth[-1].height) != SIZE
+        assert rig.node._pipeline.world.config.min_confidence == 0.3
+        assert rig.node._pipeline.tracker.config.min_score == 0.6
+        assert rig.node._pipeline.world._config.lost_timeout == 3.0
+        contents = rig.node._publication._map._keeper.ask(lambda contents: contents.map.config.min_confidence)
+        assert contents.result(20) == 0.7
+
+
+def test_what_may_not_is_refused_with_the_reason_and_changes_nothing():
+    with Rig(ExactPredictor(poses(1)), start=False, depth_far=6.0) as rig:
+        assert set_all(rig.node, window=5).successful
+        rig.node.trigger_configure()
+        structural = {one.name: one.default for one in PARAMETERS if one.structural}
+        for name, value in structural.items():
+            refused = set_all(rig.node, **{name: value, 'path_length': 7})
+            assert not refused.successful
+            assert refused.reason.startswith(f'{name} is fixed while the node is configured')
+        assert rig.node._settings['path_length'] == 1000
+        refused = set_all(rig.node, depth_near=6.5)
+        assert refused.reason == 'depth images are believed from depth_near to depth_far: 6.5 < 6.0 does not hold'
+        assert set_all(rig.node, depth_near=6.5, depth_far=7.0).successful
+        assert rig.node._settings == {one.name: rig.node.get_parameter(one.name).value for one in PARAMETERS}
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'text'),
+    [
+        ('widnow', 5, 'there is no parameter widnow; did you mean window?'),
+        ('zzz', 5, 'there is no parameter zzz$'),
+        ('mode', 'fast', "mode: 'fast' is not one of live, every_frame"),
+    ],
+)
+def test_a_node_with_a_wrong_parameter_does_not_begin(name, value, text):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        with pytest.raises(OptionError, match=text):
+            VGGTNode(context=context, parameter_overrides=[Parameter(name, value=value)])
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_what_a_file_says_to_other_nodes_too_is_only_doubted(file, monkeypatch, capfd):
+    """rclpy does not tell whether a section was for this node alone."""
+    arguments = ['vggt_node', '--ros-args', '--params-file', str(file)]
+    monkeypatch.setattr('sys.argv', arguments)
+    context = rclpy.Context()
+    rclpy.init(args=arguments, context=context)
+    try:
+        node = VGGTNode(context=context, namespace='front')
+        assert (node.get_parameter('window').value, node.get_parameter('stride').value) == (5, 2)
+        node.close()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    said = capfd.readouterr().err
+    assert 'there is no parameter widnow; did you mean window? (from a section for several nodes' in said
+    assert 'there is no parameter speed (from' in said
+
+
+def test_a_file_tells_each_node_its_own(file):
+    common = {'window': 4, 'widnow': 5, 'speed': 1.0}
+    assert values_for(file, '/front/vggt') == common | {'window': 5, 'device': 'cpu', 'stride': 2}
+    assert values_for(file, '/front/a/vggt') == values_for(file, '/vggt') == common
+    assert values_for(file, '/rear/vggt') == common | {'window': 9}
+    assert shared_names(['-r', 'a:=b', '--params-file', str(file)]) == {'window', 'widnow', 'speed', 'device'}
+    assert shared_names([str(file)]) == set()
+
+
+@pytest.mark.parametrize('text', [None, 'a: [', '\xff'], ids=['missing', 'torn', 'latin'])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, text):
+    path = tmp_path / 'bad.yaml'
+    if text is not None:
+        path.write_bytes(text.encode('latin-1'))
+    with pytest.raises(ParameterFileError) as error:
+        values_for(path, '/vggt')
+    assert str(error.value).startswith(f'{path}: ')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('text', ['', '3', 'a: 1', 'vggt: {ros__parameters: }', '[1, 2]'])
+def test_a_file_that_says_nothing_is_empty(tmp_path, text):
+    path = tmp_path / 'empty.yaml'
+    path.write_text(text)
+    assert values_for(path, '/vggt') == {}

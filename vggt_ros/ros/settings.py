@@ -1,0 +1,71 @@
+"""The node's parameters by name: declared, changed while it runs, and refused where they do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from vggt_ros.ros.parameter_files import shared_names
+from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, OptionError
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'; did you mean NAME?' for a name that is none of ``names``, where one of them is like it."""
+    like = get_close_matches(name, list(names), n=1)
+    return f'; did you mean {like[0]}?' if like else ''
+
+
+def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Declare the whole table; the values by name, which :func:`change` keeps true.
+
+    Raises OptionError with the allowed values when an override breaks its own range.
+    A value for a parameter that does not exist is refused, too, since rclpy ignores it. Only where it comes from a
+    wildcard section of a file, which other nodes may share ('/**'), it is a warning. arguments: the command line.
+    """
+    unknown = [name for name in node._parameter_overrides if name not in BY_NAME and not _of_rclpy(node, name)]
+    shared = shared_names(arguments)
+    for name in unknown:
+        text = f'there is no parameter {name}{nearest(name, BY_NAME)}'
+        if name not in shared:
+            raise OptionError(text)
+        node.get_logger().warning(f'{text} (from a section for several nodes of a parameter file)')
+    settings = {}
+    for parameter in PARAMETERS:
+        # rclpy knows ranges, not choices.
+        value = node.declare_parameter(parameter.name, parameter.default, parameter.descriptor).value
+        problem = parameter.problem(value)
+        if problem:
+            raise OptionError(problem)
+        settings[parameter.name] = value
+    return settings
+
+
+def _of_rclpy(node: Node, name: str) -> bool:
+    return node.has_parameter(name) or name.startswith('qos_overrides.') or name == 'start_type_description_service'
+
+
+def change(settings: dict[str, Any], changes: Sequence[Parameter], configured: bool) -> str | None:
+    """Why these changes must be refused; None when they may happen: then ``settings`` has them.
+
+    Whoever holds ``settings`` reads what is not structural anew at each use, so that it takes effect there and then.
+    """
+    new = {}
+    for one in changes:
+        parameter = BY_NAME.get(one.name)
+        if parameter is None:
+            continue  # use_sim_time, QoS overrides: not ours
+        if parameter.structural and configured:
+            return f'{one.name} is fixed while the node is configured: deactivate and clean up first'
+        problem = parameter.problem(one.value)
+        if problem:
+            return problem
+        new[one.name] = one.value
+    near, far = (new.get(name, settings[name]) for name in ('depth_near', 'depth_far'))
+    if near >= far and not new.keys().isdisjoint(('depth_near', 'depth_far')):
+        return f'depth images are believed from depth_near to depth_far: {near} < {far} does not hold'
+    settings.update(new)
+    return None

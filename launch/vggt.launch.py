@@ -1,6 +1,7 @@
 """Camera in; TF, depth, clouds, map and tracks out. ``ros2 launch vggt_ros vggt.launch.py --show-args`` tells more.
 
-Every parameter of the node is an argument. One that is given wins over params_file, and that over what is built in.
+Every parameter of the node is an argument. One that is given wins over params_file, and that over what is built in;
+"weights:=''" gives an empty one.
 The node activates itself (parameter ``autostart``); ``autostart:=false`` leaves that to a lifecycle manager.
 """
 

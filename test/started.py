@@ -9,16 +9,17 @@ import threading
 class Started:
     """The command at work, until the ``with`` ends; ``lines`` is what it has printed, errors among it.
 
-    environment: variables beside our own.
+    environment: variables beside our own. start_new_session: in a process group of its own.
     """
 
-    def __init__(self, command: list[str], **environment: str) -> None:
+    def __init__(self, command: list[str], *, start_new_session: bool = False, **environment: str) -> None:
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | environment,
+            start_new_session=start_new_session,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -19,7 +19,7 @@ def test_every_parameter_is_an_argument_and_only_what_was_given_is_handed_on():
     assert arguments.keys() == {'use_sim_time', *BY_NAME}
     assert launching.given_parameters(arguments) == {}
     given = {
-        'weights': '',
+        'weights': "''",
         'device': '0',
         'window': '12',
         'lost_timeout': '5',

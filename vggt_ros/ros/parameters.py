@@ -55,8 +55,11 @@ class Declared:
         return None
 
     def parse(self, text: str) -> Any:
-        """The value that a person writes so. Raises OptionError with what is allowed."""
-        value: Any = text
+        """The value that a person writes so; '' in quotes is an empty name, which ``ros2 launch`` cannot pass otherwise.
+
+        Raises OptionError with what is allowed.
+        """
+        value: Any = '' if text in ("''", '""') else text
         if not isinstance(self.default, str):
             try:
                 value = yaml.safe_load(text)

@@ -55,7 +55,7 @@ class Declared:
         return None
 
     def parse(self, text: str) -> Any:
-        """The value that a person writes so; '' in quotes is an empty name, which ``ros2 launch`` cannot pass otherwise.
+        """The value that a person writes so; a pair of quotes is an empty text, for ``ros2 launch`` passes no other.
 
         Raises OptionError with what is allowed.
         """

@@ -96,7 +96,7 @@ def happens(stage):
 
 
 def test_a_fault_that_is_said_and_survived_passes():
-    verdict = suffer(Still(lambda stage: stage.journal.note('status', 'LOST the moon')), made(happens), 1.0)
+    verdict = suffer(Still(lambda stage: stage.journal.note('status', 'LOST the moon')), made(happens))
     assert verdict.passed, verdict.problems
     assert verdict.said is not None
     assert verdict.back is not None
@@ -107,7 +107,7 @@ def says_something_else(stage):
 
 
 def test_a_fault_that_is_not_said_is_red():
-    verdict = suffer(Still(says_something_else), made(happens), 1.0)
+    verdict = suffer(Still(says_something_else), made(happens))
     assert not verdict.passed
     assert verdict.said is None
     assert 'TRACKING the moon' in verdict.problems[0]
@@ -116,7 +116,7 @@ def test_a_fault_that_is_not_said_is_red():
 def test_what_was_said_before_the_fault_does_not_count():
     stage = Still()
     stage.journal.note('status', 'LOST the moon')
-    assert not suffer(stage, made(happens), 1.0).passed
+    assert not suffer(stage, made(happens)).passed
 
 
 def test_a_node_that_does_not_come_back_is_red():
@@ -132,7 +132,7 @@ def test_a_fault_that_cannot_be_injected_is_red():
         raise FaultError('not injected: no moon')
         yield
 
-    verdict = suffer(Still(), made(fails), 1.0)
+    verdict = suffer(Still(), made(fails))
     assert verdict.problems == ('not injected: no moon',)
 
 
@@ -142,7 +142,7 @@ def test_a_process_that_ended_and_a_map_that_began_anew_are_red():
         stage.journal.note('process', 'ended with -11')
         stage.work = Work(stage.work.located, stage.work.processed, 0, stage.work.epochs + 1)
 
-    verdict = suffer(Still(then, works=True), made(happens, epochs=0), 1.0)
+    verdict = suffer(Still(then, works=True), made(happens, epochs=0))
     assert any('-11' in problem for problem in verdict.problems)
 
 
@@ -174,8 +174,8 @@ def test_growth_is_told_from_none():
     assert np.isnan(slope(times[:10], times[:10]).low)
 
 
-def sample(second, memory, pid=1):
-    return Sample(float(second), pid, memory, memory, 20, 30, second * 0.5, 0.2, second, second)
+def sample(second, memory, pid=1, threads=20):
+    return Sample(float(second), pid, memory, memory, threads, 30, second * 0.5, 0.2, second, second)
 
 
 def need(samples):
@@ -183,18 +183,23 @@ def need(samples):
 
 
 def test_memory_that_grows_is_red_and_memory_that_does_not_is_not():
-    assert need([sample(i, 500.0 + i % 3) for i in range(600)])['memory']
-    assert not need([sample(i, 500.0 + i) for i in range(600)])['memory']
+    assert need([sample(i, 500.0 + i % 3) for i in range(1300)])['memory'] is True
+    assert need([sample(i, 500.0 + i) for i in range(1300)])['memory'] is False
 
 
-def test_too_few_samples_or_none_are_red():
-    assert not need([sample(i, 500.0) for i in range(5)])['memory']
-    assert not need([])['the']
+def test_minutes_tell_no_trend_and_no_samples_are_red():
+    assert need([sample(i, 500.0) for i in range(600)])['memory'] is None
+    assert need([])['the'] is False
+
+
+def test_threads_and_files_that_grow_are_red():
+    assert need([sample(i, 500.0) for i in range(100)])['threads'] is True
+    assert need([sample(i, 500.0, threads=20 + i // 10) for i in range(100)])['threads'] is False
 
 
 def test_only_the_longest_life_counts():
     short = [sample(i, 500.0 + 10 * i, pid=1) for i in range(50)]
-    assert need(short + [sample(i, 900.0, pid=2) for i in range(50, 600)])['memory']
+    assert need(short + [sample(i, 900.0, pid=2) for i in range(50, 1400)])['memory'] is True
 
 
 def test_every_fault_says_what_it_is():

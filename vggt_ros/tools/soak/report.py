@@ -15,6 +15,7 @@ from vggt_ros.tools.soak.run import Verdict
 from vggt_ros.tools.soak.samples import Sample, Slope, longest_life, slope
 
 WARM_UP = 0.5  # share of the longest life of a process that is left out of trends
+TELLING = 10.0  # minutes after which a trend is one: a young map grows
 SPARE = 3  # threads and open files that may be more at the end of it than at its middle
 
 
@@ -59,13 +60,13 @@ def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:
     if not life:
         return [Row('the process', 'samples', '', '', False, 'nobody saw it')]
     minutes = (life[-1].time - life[0].time) / 60
-    must = f'95 % interval not above {allowance:.0f} MiB/h'
+    must = f'95 % interval not above {allowance:.0f} MiB/h, of {TELLING:.0f} minutes at least'
     found = []
     for name in ('memory', 'own'):
         found.append(slope([sample.time for sample in life], [getattr(sample, name) for sample in life]))
     memory, own = found
     text = f'{_slope(memory)} resident, {_slope(own)} proportional share'
-    flat = bool(memory.low <= allowance)
+    flat = bool(memory.low <= allowance) if minutes >= TELLING else None
     result = [
         Row(
             f'memory over the second half of the longest life of a process, {minutes:.0f} minutes',

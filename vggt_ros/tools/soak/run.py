@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vggt_ros.tools.soak.faults import Fault
 from vggt_ros.tools.soak.stage import FaultError, Stage
@@ -47,8 +47,8 @@ def works(stage: Stage, seconds: float) -> float | None:
     return time.monotonic() - begin if stage.wait(seconds, at_work) else None
 
 
-def suffer(stage: Stage, fault: Fault, patience: float) -> Verdict:
-    """Let it happen and judge. patience: by what the fault's times are multiplied on a slow machine."""
+def suffer(stage: Stage, fault: Fault) -> Verdict:
+    """Let it happen and judge."""
     stage.mark()
     stage.remarks.clear()
     begun, before, lives = stage.time, stage.watcher.work, stage.node.pid
@@ -64,14 +64,14 @@ def suffer(stage: Stage, fault: Fault, patience: float) -> Verdict:
 
     try:
         with fault.run(stage):
-            heard = stage.wait(fault.within * patience, look)
+            heard = stage.wait(fault.within, look)
             stage.wait(fault.lasts - (time.monotonic() - stage.began))
             if not heard:
                 missing = [c for c, p in fault.must.items() if stage.journal.first(c, p, stage.began) is None]
                 problems += [f'{channel} said {_heard(stage, channel)}' for channel in missing]
     except (FaultError, OSError) as error:
         problems.append(str(error))
-    back = works(stage, fault.back * patience)
+    back = works(stage, fault.back)
     if back is None:
         problems.append(f'not back at work: {_state(stage)}')
     problems += _since(stage, fault, before, lives)
@@ -100,7 +100,10 @@ def _state(stage: Stage) -> str:
 
 
 def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) -> list[Verdict]:
-    """All of them, spread over so many seconds at least. Raises FaultError when the node does not even begin."""
+    """All of them, spread over so many seconds at least. patience: by what times are multiplied on a slow machine.
+
+    Raises FaultError when the node does not even begin.
+    """
     first = works(stage, START * patience)
     if first is None:
         raise FaultError(f'the node does not begin: {_state(stage)}\n' + '\n'.join(stage.node.last_lines))
@@ -108,7 +111,7 @@ def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) 
     begin, verdicts = stage.time, []
     for index, fault in enumerate(faults):
         stage.wait(begin + (seconds - begin) * index / len(faults) - stage.time)
-        verdict = suffer(stage, fault, patience)
+        verdict = suffer(stage, replace(fault, within=patience * fault.within, back=patience * fault.back))
         if verdict.back is None:
             stage.restart_node()
             works(stage, START * patience)

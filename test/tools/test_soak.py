@@ -120,9 +120,7 @@ def test_what_was_said_before_the_fault_does_not_count():
 
 
 def test_a_node_that_does_not_come_back_is_red():
-    verdict = suffer(
-        Still(lambda stage: stage.journal.note('status', 'LOST the moon'), works=False), made(happens), 1.0
-    )
+    verdict = suffer(Still(lambda stage: stage.journal.note('status', 'LOST the moon'), works=False), made(happens))
     assert not verdict.passed
     assert verdict.back is None
 

@@ -24,7 +24,7 @@ from tf2_msgs.msg import TFMessage
 from vggt_ros.msg import TrackArray
 from vggt_ros.srv import SaveMap
 
-from exact import ExactPredictor, walk
+from exact import ExactPredictor, K, walk
 from harness import START, Rig, image_message, info_message, wait_until
 from mutations import NUMBERS, TEXTS, mutated
 from vggt_ros.calibration import Calibration
@@ -341,7 +341,8 @@ def test_readers_raise_what_they_declare(read, make, declared):
     rng = np.random.default_rng(1)
     message, reasons = make(0), []
     if isinstance(message, CameraInfo):
-        message.d, message.r, message.p = [-0.3, 0.1, 0.0, 0.0, 0.0], np.eye(3).ravel(), np.eye(3, 4).ravel()
+        message.d, message.r = [-0.3, 0.1, 0.0, 0.0, 0.0], np.eye(3).ravel()
+        message.p = np.hstack([K, np.zeros((3, 1))]).ravel()
     for _ in range(DIRECT):
         try:
             read(mutated(rng, message))

@@ -93,7 +93,7 @@ def cycles(stage: Stage) -> Iterator[None]:
                 stage.wait(1.0)
                 held.append(look_at(stage.node.pid)[0])
         stage.wait(3.0)
-    stage.remarks.append(f'{held[2]:.0f} MiB after the third, {held[-1]:.0f} after the last')
+    stage.remarks.append(f'held MiB: {", ".join(f"{value:.0f}" for value in held)}')
     yield
     if held[-1] - held[2] > KEPT:
         raise FaultError(f'memory grows by more than {KEPT:.0f} MiB')

@@ -35,7 +35,7 @@ def window_too_large(stage: Stage) -> Iterator[None]:
 
 @fault('WARN, out of memory', warned('out of memory'))
 def out_of_memory(stage: Stage) -> Iterator[None]:
-    """torch runs out of memory inside one window."""
+    """torch runs out of memory inside one window of full length."""
     yield from _ordered(stage, 'torch_oom 1')
 
 
@@ -72,8 +72,8 @@ def hang(stage: Stage) -> Iterator[None]:
 FAULTS = (
     device,
     device_gone,
-    window_too_large,
     out_of_memory,
+    window_too_large,
     network_error,
     camera_error,
     network_thread,

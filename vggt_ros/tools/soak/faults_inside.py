@@ -63,7 +63,9 @@ def camera_thread(stage: Stage) -> Iterator[None]:
     yield from _ordered(stage, 'camera_exit 1')
 
 
-@fault('DEGRADED, not answered for N s', both('DEGRADED', 'not answered'), within=8.0, lasts=9.0, epochs=0)
+@fault(
+    'DEGRADED or LOST, not answered for N s', both('(DEGRADED|LOST)', 'not answered'), within=8.0, lasts=9.0, epochs=0
+)
 def hang(stage: Stage) -> Iterator[None]:
     """One window takes 8 s."""
     yield from _ordered(stage, 'hang 8')

@@ -208,6 +208,8 @@ class Subscriptions:
 
 
 def _name(info: TopicEndpointInfo) -> str:
+    if 'UNKNOWN' in info.node_name:  # rmw's word for a publisher that is known before its node
+        return 'a node without a name yet'
     return f'{info.node_namespace.rstrip("/")}/{info.node_name}'
 
 

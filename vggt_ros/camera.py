@@ -77,6 +77,16 @@ def fit(source: tuple[int, int], longest: int = 518, multiple: int = 14) -> Pixe
     return PixelMap((width, height), (resized[0], resized[1]), (offset[0], offset[1]), (target[0], target[1]))
 
 
+def image_size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height) of an array (H, W[, C])."""
+    return image.shape[1], image.shape[0]
+
+
+def shown_by(source: tuple[int, int], image: np.ndarray) -> PixelMap:
+    """Source pixels -> pixels of a picture (H, W[, C]) that shows all of the source's image, smaller or not."""
+    return PixelMap(source, image_size(image), (0, 0), image_size(image))
+
+
 def intrinsics_from_fov(fov_h: np.ndarray, fov_w: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """VGGT's fields of view in radians (each (...,), vertical and horizontal) -> K (..., 3, 3) for ``size`` (w, h).
 

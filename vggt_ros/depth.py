@@ -5,12 +5,10 @@ Depth and confidence go from the network's pixels to the camera's, colour from t
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 
-from vggt_ros.camera import PixelMap, pixel_grid
+from vggt_ros.camera import PixelMap, pixel_grid, shown_by
 
 DISCONTINUITY = 0.05  # relative difference between neighbours beyond which nothing is interpolated
 STEP = 0.1  # relative difference across 3 x 3 pixels beyond which a point may hang between two surfaces
@@ -22,25 +20,22 @@ def depth_to_source(depth: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
 
     Bilinear on surfaces, the nearest pixel at depth edges and beside holes: no point hangs between two surfaces.
     """
-    u, v = _network_pixels(pixel_map)
-    nearest = cv2.remap(depth, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=np.nan)
+    nearest = _enlarged(depth, pixel_map, cv2.INTER_NEAREST_EXACT)
     # NaN spreads in OpenCV's arithmetic: exactly the pixels that touch a hole become NaN and take the nearest value.
-    linear = cv2.remap(depth, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    with np.errstate(invalid='ignore'):
-        smooth = np.abs(linear - nearest) <= DISCONTINUITY / 2 * nearest
-    return np.where(smooth, linear, nearest)
+    linear = _enlarged(depth, pixel_map, cv2.INTER_LINEAR)
+    smooth = cv2.inRange(cv2.divide(linear, nearest), 1 - DISCONTINUITY / 2, 1 + DISCONTINUITY / 2)
+    return _cropped(np.asarray(cv2.copyTo(linear, smooth, nearest)), pixel_map, np.nan)
 
 
 def confidence_to_source(confidence: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     """(h, w) at the network's size -> (H, W) float32, bilinear; 0 outside the crop."""
-    u, v = _network_pixels(pixel_map)
-    inside = cv2.remap(np.ones_like(confidence), u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-    return cv2.remap(confidence, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * inside
+    return _cropped(_enlarged(confidence, pixel_map, cv2.INTER_LINEAR), pixel_map, 0)
 
 
 def color_to_network(image: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """(H, W, 3) uint8 source image -> (h, w, 3) uint8, one colour for each network pixel."""
-    u, v = _lookup(pixel_map.to_source(pixel_grid(pixel_map.size)))
+    """(H, W, 3) uint8 picture of the source -> (h, w, 3) uint8, one colour for each network pixel."""
+    at = shown_by(pixel_map.source, image).to_network(pixel_map.to_source(pixel_grid(pixel_map.size)))
+    u, v = np.ascontiguousarray(np.moveaxis(at, -1, 0), np.float32)
     return cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -87,12 +82,19 @@ def edges_at(depth: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nda
     return (np.abs(log_depth[1:] - log_depth[0]) > EDGE).any(0)
 
 
-@lru_cache(maxsize=4)
-def _network_pixels(pixel_map: PixelMap) -> tuple[np.ndarray, np.ndarray]:
-    """Where each source pixel lies in the network's image; the same for every image of a camera."""
-    return _lookup(pixel_map.to_network(pixel_grid(pixel_map.source)))
+def _enlarged(values: np.ndarray, pixel_map: PixelMap, interpolation: int) -> np.ndarray:
+    """(h, w) at the network's size -> (H, W) at the source's; what was cropped away is as its rim."""
+    (left, top), (width, height) = pixel_map.offset, pixel_map.size
+    right, bottom = pixel_map.resized[0] - left - width, pixel_map.resized[1] - top - height
+    whole = cv2.copyMakeBorder(values, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(whole, pixel_map.source, interpolation=interpolation))
 
 
-def _lookup(uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    uv = uv.astype(np.float32)
-    return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])
+def _cropped(values: np.ndarray, pixel_map: PixelMap, outside: float) -> np.ndarray:
+    """(H, W) at the source's size, changed in place: ``outside`` where the network's image, cropped, shows nothing."""
+    width, height = pixel_map.source
+    u = pixel_map.to_network(np.stack([np.arange(width), np.zeros(width)], -1))[:, 0]
+    v = pixel_map.to_network(np.stack([np.zeros(height), np.arange(height)], -1))[:, 1]
+    values[:, (u <= -0.5) | (u >= pixel_map.size[0] - 0.5)] = outside
+    values[(v <= -0.5) | (v >= pixel_map.size[1] - 0.5)] = outside
+    return values

@@ -194,7 +194,7 @@ class NetworkPredictor:
         pixels = torch.from_numpy(np.ascontiguousarray(frame.image)).to(self.device)
         image = pixels.permute(2, 0, 1)[None].float() / 255
         width, height = pixel_map.resized
-        if (width, height) != pixel_map.source:
+        if (width, height) != camera.image_size(frame.image):
             image = functional.interpolate(image, size=(height, width), mode='bicubic', antialias=True).clamp(0, 1)
         (left, top), (width, height) = pixel_map.offset, pixel_map.size
         return image[..., top : top + height, left : left + width]

@@ -7,14 +7,17 @@ Conventions, everywhere: camera axes are OpenCV's (x right, y down, z forward); 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Protocol
 
+import cv2
 import numpy as np
 
-from vggt_ros.camera import PixelMap
+from vggt_ros.camera import PixelMap, image_size
+
+KEPT = 1 << 20  # bytes of a picture that is kept as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +26,16 @@ class Frame:
 
     index: unique and increasing within a run, the identity of the frame (cache key).
     stamp: nanoseconds, exactly as received.
-    image: (H, W, 3) uint8, RGB.
+    image: (H, W, 3) uint8, RGB: a picture of what the camera's image shows, of that size or smaller.
     K: (3, 3) float64 in source pixels, or None when the camera is not calibrated.
     frame_id: name of the camera's optical frame.
-    valid: (H, W) bool, False where rectification found no image; None where all pixels are.
+    valid: (H, W) bool beside the picture, False where rectification found no image; None where all pixels are.
+    source: (width, height) of the camera's image where the picture is smaller; None: the picture's own.
+
+    Source pixels are those of the camera's rectified image, whatever the size of the picture: K, corners, tracks and
+    every pixel map count in them. A large camera's picture is small from the decoder on (ros/inputs/decoder.py), and
+    that of a frame of the map smaller still (:meth:`kept`); nothing downstream is larger than it needs to be, and
+    nothing that is published changes its pixels for it.
     """
 
     index: int
@@ -35,11 +44,25 @@ class Frame:
     K: np.ndarray | None = None
     frame_id: str = ''
     valid: np.ndarray | None = None
+    source: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in source pixels."""
-        return self.image.shape[1], self.image.shape[0]
+        return self.source or image_size(self.image)
+
+    def kept(self, size: tuple[int, int]) -> Frame:
+        """The frame as it is kept for long: a picture of more than ``KEPT`` bytes is made one of (width, height).
+
+        The size of the network's image before its crop is enough for everything that is still asked of it.
+        """
+        if self.image.nbytes <= KEPT or size[0] >= self.image.shape[1]:
+            return self
+        image = np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA))
+        valid = self.valid
+        if valid is not None:
+            valid = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+        return replace(self, image=image, valid=valid, source=self.size)
 
 
 @dataclass(frozen=True, eq=False)

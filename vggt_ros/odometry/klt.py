@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from vggt_ros.camera import PixelMap
+from vggt_ros.camera import PixelMap, image_size
 from vggt_ros.types import Frame
 
 REFERENCE = 518  # longest side to which all thresholds refer
@@ -151,8 +151,7 @@ class KltTracker:
         self._seen[alive] = uv[alive]
         ids, uv, speed = self._id[alive], uv[alive], self._speed[alive]
         if len(ids) < max(0.8 * len(alive), FEW) or np.median(moved) > unit:
-            # Scaling keeps the density of white noise.
-            fresh = self._search(full, float(pixel_map.scale.mean()), image.grey, uv, allowed)
+            fresh = self._search(full, image.grey, uv, allowed)
             ids = np.concatenate([ids, np.arange(self._next_id, self._next_id + len(fresh), dtype=np.int64)])
             uv = np.concatenate([uv, fresh])
             self._next_id += len(fresh)
@@ -224,9 +223,7 @@ class KltTracker:
             alive &= allowed[row, column] > 0
         return uv, alive
 
-    def _search(
-        self, full: np.ndarray, scale: float, grey: np.ndarray, uv: np.ndarray, allowed: np.ndarray | None
-    ) -> np.ndarray:
+    def _search(self, full: np.ndarray, grey: np.ndarray, uv: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
         """New corners (N, 2) float32 in ``grey``, away from those at ``uv``, when it is time to look for some."""
         nothing = np.zeros((0, 2), np.float32)
         height, width = grey.shape
@@ -246,7 +243,8 @@ class KltTracker:
             near = np.asarray(cv2.erode(free, np.ones((side, side), np.uint8), borderValue=255))
             mask = np.minimum(mask, near)
         _, peak, _, _ = cv2.minMaxLoc(cv2.cornerMinEigenVal(grey, BLOCK), mask)
-        noise = min(max(noise_level(full) * scale, MIN_NOISE), MAX_NOISE)
+        # Scaling keeps the density of white noise.
+        noise = min(max(noise_level(full) * np.sqrt(grey.size / full.size), MIN_NOISE), MAX_NOISE)
         floor = self.config.noise_factor * _noise_strength(noise)
         fresh = None
         if peak > floor:
@@ -264,8 +262,8 @@ def working_size(source: tuple[int, int]) -> PixelMap:
 
 
 def working_image(full: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """(h, w) uint8 of the tracked size, of the grey source image (H, W)."""
-    if pixel_map.size == pixel_map.source:
+    """(h, w) uint8 of the tracked size, of the grey picture (H, W) of a frame."""
+    if pixel_map.size == image_size(full):
         return full
     return np.asarray(cv2.resize(full, pixel_map.size, interpolation=cv2.INTER_AREA))
 

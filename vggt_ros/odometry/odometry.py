@@ -286,6 +286,7 @@ class Odometry:
     def _view(self, placed: PlacedWindow, slot: int) -> Keyframe:
         """A new frame as a keyframe would be: depth in map units where it is to be believed."""
         frame, prediction = placed.window.frames[slot], placed.prediction
+        frame = frame.kept(prediction.maps[slot].resized)
         K = self._intrinsics(frame, prediction.maps[slot], prediction.K[slot])
         depth = placed.depth(slot)
         return Keyframe(frame, placed.T[slot], depth, prediction.confidence[slot], K, prediction.descriptor[slot])

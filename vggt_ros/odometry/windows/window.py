@@ -51,9 +51,9 @@ class Window:
 
 
 def at_network_pixels(mask: np.ndarray, pixel_map: camera.PixelMap) -> np.ndarray:
-    """(H, W) in source pixels -> (h, w): the value under each network pixel."""
-    uv = np.rint(pixel_map.to_source(camera.pixel_grid(pixel_map.size))).astype(int)
-    column, row = np.moveaxis(np.clip(uv, 0, np.array(pixel_map.source) - 1), -1, 0)
+    """(H, W) beside a picture of the source -> (h, w): the value under each network pixel."""
+    at = camera.shown_by(pixel_map.source, mask).to_network(pixel_map.to_source(camera.pixel_grid(pixel_map.size)))
+    column, row = np.moveaxis(np.clip(np.rint(at).astype(int), 0, np.array(camera.image_size(mask)) - 1), -1, 0)
     return mask[row, column]
 
 

@@ -1,0 +1,52 @@
+"""What a jpeg or png file says of its picture, read before anybody decodes it."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
+# ITU-T T.81, table B.1: start of frame (C4, C8 and CC are others), and markers without a segment.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
+_SCAN, _END = 0xDA, 0xD9
+
+
+class Header(NamedTuple):
+    """Of a picture: width and height in pixels, channels (0: not told)."""
+
+    width: int
+    height: int
+    channels: int
+
+
+def read_header(data: bytes) -> Header | None:
+    """Of a jpeg or png file; None where it has none."""
+    if data.startswith(PNG) and data[12:16] == b'IHDR' and len(data) >= 24:
+        return Header(*struct.unpack('>II', data[16:24]), 0)
+    return _frame(data) if data.startswith(JPEG) else None
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether a jpeg file ends in one of its scans: these cannot contain the end marker, which comes after the last."""
+    end = data.rfind(bytes((0xFF, _END)))
+    return data.find(bytes((0xFF, _SCAN)), max(end, 0)) >= 0
+
+
+def _frame(data: bytes) -> Header | None:
+    """The first frame header of a jpeg file, by the lengths of the segments before it."""
+    place = len(JPEG)
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:  # fill byte
+            place += 1
+        elif marker in _BARE:
+            place += 2
+        elif marker in _FRAMES and place + 10 <= len(data):
+            height, width, channels = struct.unpack_from('>HHB', data, place + 5)
+            return Header(width, height, channels)
+        elif marker in (_SCAN, _END):
+            return None
+        else:
+            place += 2 + max(2, struct.unpack_from('>H', data, place + 2)[0])
+    return None

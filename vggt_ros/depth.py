@@ -12,6 +12,7 @@ from vggt_ros.camera import PixelMap, pixel_grid, shown_by
 
 DISCONTINUITY = 0.05  # relative difference between neighbours beyond which nothing is interpolated
 STEP = 0.1  # relative difference across 3 x 3 pixels beyond which a point may hang between two surfaces
+BAND = 32  # rows of a large image that are worked on at once: the CPU's cache
 EDGE = 0.05  # |d log z| between neighbours beyond which a pixel lies on a depth edge
 
 
@@ -23,8 +24,11 @@ def depth_to_source(depth: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     nearest = _enlarged(depth, pixel_map, cv2.INTER_NEAREST_EXACT)
     # NaN spreads in OpenCV's arithmetic: exactly the pixels that touch a hole become NaN and take the nearest value.
     linear = _enlarged(depth, pixel_map, cv2.INTER_LINEAR)
-    smooth = cv2.inRange(cv2.divide(linear, nearest), 1 - DISCONTINUITY / 2, 1 + DISCONTINUITY / 2)
-    return _cropped(np.asarray(cv2.copyTo(linear, smooth, nearest)), pixel_map, np.nan)
+    for top in range(0, len(nearest), BAND):
+        between, near = linear[top : top + BAND], nearest[top : top + BAND]
+        smooth = cv2.inRange(cv2.divide(between, near), 1 - DISCONTINUITY / 2, 1 + DISCONTINUITY / 2)
+        cv2.copyTo(between, smooth, near)
+    return _cropped(nearest, pixel_map, np.nan)
 
 
 def confidence_to_source(confidence: np.ndarray, pixel_map: PixelMap) -> np.ndarray:

@@ -30,7 +30,7 @@ class Frame:
     K: (3, 3) float64 in source pixels, or None when the camera is not calibrated.
     frame_id: name of the camera's optical frame.
     valid: (H, W) bool beside the picture, False where rectification found no image; None where all pixels are.
-    source: (width, height) of the camera's image where the picture is smaller; None: the picture's own.
+    source: (width, height) of the camera's image; None: the picture's own.
 
     Source pixels are those of the camera's rectified image, whatever the size of the picture: K, corners, tracks and
     every pixel map count in them. A large camera's picture is small from the decoder on (ros/inputs/decoder.py), and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vggt_ros.device import set_threads
@@ -86,18 +86,31 @@ def tune(pipeline: Pipeline, settings: dict[str, Any]) -> None:
     pipeline.tune(settings['min_confidence'], settings['min_track_score'], settings['lost_timeout'])
 
 
-def make_intake(settings: dict[str, Any], problems: Problems) -> tuple[Intake, FrameMaker]:
-    """What images pass on their way in. It outlives deactivation, as the map does: stamps and indices go on."""
-    required = settings['calibration'] == 'required'
+def make_intake(
+    settings: dict[str, Any], problems: Problems, resolve: Callable[[str], str]
+) -> tuple[Intake, FrameMaker]:
+    """What images pass on their way in. It outlives deactivation, as the map does: stamps and indices go on.
+
+    resolve: the full name of a topic.
+    """
+    required, raw = settings['calibration'] == 'required', settings['image_transport'] == 'raw'
     return (
         Intake(
             problems,
             settings['calibration'],
             settings['calibration_timeout'],
             round(settings['max_time_jump'] * 1e9),
-            IMAGE if settings['image_transport'] == 'raw' else COMPRESSED_IMAGE,
+            IMAGE if raw else COMPRESSED_IMAGE,
         ),
-        FrameMaker(problems, settings['camera_frame'], required, settings['image_bits'], settings['rectified']),
+        FrameMaker(
+            problems,
+            settings['camera_frame'],
+            required,
+            settings['image_bits'],
+            settings['rectified'],
+            settings['image_size'],
+            resolve('image' if raw else 'image/compressed'),
+        ),
     )
 
 

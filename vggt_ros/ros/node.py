@@ -141,7 +141,7 @@ class VGGTNode(RefusingLifecycleNode):
             self, settings, heard, lookup, map_config(settings), self._problems, self._pipeline.report()
         )
         parts.callback(publication.close)
-        self._intake = make_intake(settings, self._problems)
+        self._intake = make_intake(settings, self._problems, self.resolve_topic_name)
         parts.callback(delattr, self, '_intake')
         if publication.transforms.frames.looks_up:
             self._every(parts, RETRY, publication.retry_transforms)

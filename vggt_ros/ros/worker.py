@@ -105,7 +105,6 @@ class CameraThread(Worker):
         self._every, self._tracks_wanted = every, tracks_wanted
         self._resets = 0  # that were asked for before the newest image
         self._epoch = 0
-        self._size: tuple[int, int] | None = None
 
     def work(self) -> None:
         while (batch := self._incoming.take()) is not None:
@@ -137,18 +136,17 @@ class CameraThread(Worker):
             self._counters.count('dropped')
 
     def _look(self, frame: Frame, incoming: Incoming) -> FrameResult:
-        resized = self._size not in (None, frame.size)
-        if resized:
-            self._problems.report(
-                'size change', f'the images are now {frame.size}, not {self._size}: the map begins anew'
-            )
-        begins = resized or incoming.resets != self._resets
-        self._size, self._resets = frame.size, incoming.resets
+        changed = self._frames.changed()
+        if changed:
+            self._problems.report('camera change', f'the camera changed ({changed}): the map begins anew')
+        begins = changed or incoming.resets != self._resets
+        self._resets = incoming.resets
         if begins:
             self._begin_epoch()
         return self._pipeline.look(frame, self._tracks_wanted())
 
     def _begin_epoch(self) -> None:
+        self._frames.begin_epoch()
         self._pipeline.reset_looking()
         self._epoch += 1
 

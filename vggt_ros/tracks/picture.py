@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from vggt_ros.camera import PixelMap, image_size, shown_by
+
 NEW, OLD = 5, 30  # images: younger tracks have small dots, older ones a ring
 DIM = 0.65  # the image steps back behind the tracks
 SHIFT = 4  # bits of a fraction of a pixel in OpenCV's drawing; whole numbers are pixel centres there, too
@@ -38,17 +40,24 @@ def track_colours(ids: np.ndarray) -> np.ndarray:
     return PALETTE[palette_index(ids)]
 
 
-def draw_tracks(image: np.ndarray, tracks: Sequence[TrackedPoints], length: int = 12, caption: str = '') -> np.ndarray:
-    """The image (H, W, 3) uint8 RGB of the last of ``tracks`` with its keypoints, and where they were before.
+def draw_tracks(
+    image: np.ndarray,
+    tracks: Sequence[TrackedPoints],
+    length: int = 12,
+    caption: str = '',
+    source: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """The picture (H, W, 3) uint8 RGB of the last of ``tracks`` with its keypoints, and where they were before.
 
-    length: images that a tail goes back. caption: a line of text in the upper left corner.
+    length: images that a tail goes back. caption: a line of text in the upper left corner. source: (width, height) of
+    the image in whose pixels the tracks are, None: the picture.
     """
     picture = cv2.convertScaleAbs(image, alpha=DIM)
     unit = max(1, round(image.shape[1] / 400))
     if tracks:
         newest = tracks[-1]
         colours = track_colours(newest.id).tolist()
-        tails = _tails(tracks[-length - 1 :])
+        tails = _tails(tracks[-length - 1 :], shown_by(source or image_size(image), image))
         for tail, colour in zip(tails, colours, strict=True):
             cv2.polylines(picture, [tail], False, colour, unit, cv2.LINE_AA, SHIFT)
         for tail, colour, age in zip(tails, colours, newest.age.tolist(), strict=True):
@@ -58,13 +67,13 @@ def draw_tracks(image: np.ndarray, tracks: Sequence[TrackedPoints], length: int 
     return picture
 
 
-def _tails(tracks: Sequence[TrackedPoints]) -> list[np.ndarray]:
+def _tails(tracks: Sequence[TrackedPoints], to_picture: PixelMap) -> list[np.ndarray]:
     """For each track of the last image its pixels in all of them, (n, 2) int32 with ``SHIFT`` bits of fraction."""
     newest = tracks[-1]
     uv = np.full((len(newest.id), len(tracks), 2), np.nan)
     for column, points in enumerate(tracks):
         _, now, then = np.intersect1d(newest.id, points.id, assume_unique=True, return_indices=True)
-        uv[now, column] = points.uv[then]
+        uv[now, column] = to_picture.to_network(points.uv[then])
     known = ~np.isnan(uv[..., 0])
     fixed = np.rint(np.where(known[..., None], uv, 0) * (1 << SHIFT)).astype(np.int32)
     return [pixels[one] for pixels, one in zip(fixed, known, strict=True)]

@@ -157,11 +157,12 @@ def test_where_the_polynomial_folds_back_nothing_is_shown_twice():
 def test_undistorted_images_pass_untouched():
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for model, d in [('plumb_bob', (0.0,) * 5), ('', ()), ('none', ()), ('equidistant', (0.0,) * 4)]:
-        rectifier = Rectifier(camera_info(distortion_model=model, d=d))
+        same = np.hstack([K, [[-21], [0], [0]]])
+        rectifier = Rectifier(camera_info(projection=same, rotation=np.eye(3), distortion_model=model, d=d))
         assert rectifier(image) is image
         assert rectifier.is_identity
         assert rectifier.valid is None
-        assert np.array_equal(rectifier.K, P[:, :3])
+        assert np.array_equal(rectifier.K, K)
     no_p = Rectifier(camera_info(d=(), projection=np.zeros((3, 4)), rotation=np.zeros((3, 3))))
     assert np.array_equal(no_p.K, K)
 
@@ -205,7 +206,10 @@ NAN = float('nan')
         ({'distortion_model': 'fish'}, "'fish' is not supported; supported: plumb_bob, rational_polynomial, equidist"),
         ({'distortion_model': ''}, "'' is not supported"),
         ({'d': (0.1, 0.2, 0.3)}, 'plumb_bob has 4, 5, 8, 12, 14 coefficients, camera_info gives 3'),
-        ({'distortion_model': 'equidistant'}, 'equidistant has 4 coefficients, camera_info gives 5'),
+        (
+            {'distortion_model': 'equidistant', 'd': (0.1, 0, 0, 0, 1e-3)},
+            'equidistant has 4 coefficients, camera_info gives 5',
+        ),
         ({'width': 0}, '0x240 pixels'),
         ({'roi': Roi(300, 0, 100, 100)}, 'leaves the sensor'),
         ({'binning_x': 400}, 'leaves nothing'),

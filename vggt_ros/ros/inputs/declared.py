@@ -1,4 +1,4 @@
-"""Errors that are declared: whatever a message of somebody else does to decoders, OpenCV and NumPy becomes one of them."""
+"""Declared errors: whatever a message of somebody else does to decoders, OpenCV and NumPy becomes one of them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ class Header(NamedTuple):
 def read_header(data: bytes) -> Header | None:
     """Of a jpeg or png file; None where it has none."""
     if data.startswith(PNG) and data[12:16] == b'IHDR' and len(data) >= 24:
-        return Header(*struct.unpack('>II', data[16:24]), 0)
+        width, height = struct.unpack('>II', data[16:24])
+        return Header(width, height, 0)
     return _frame(data) if data.startswith(JPEG) else None
 
 

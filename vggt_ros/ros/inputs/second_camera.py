@@ -15,7 +15,7 @@ from vggt_ros.odometry.scale.sources import BaselineSource
 from vggt_ros.odometry.sensors import Reading
 from vggt_ros.ros.inputs.decoder import Decoder
 from vggt_ros.ros.inputs.images import ImageError
-from vggt_ros.ros.inputs.rectify import CameraInfoError
+from vggt_ros.ros.inputs.lens import CameraInfoError
 from vggt_ros.ros.inputs.scale import ScaleSensor
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE, header_of, read
@@ -40,7 +40,7 @@ class SecondCamera(ScaleSensor):
         self._tolerance = round(settings['sync_tolerance'] * 1e9)
         self._images: Recent[bytes] = Recent(robot.memory)
         self._info: Calibration | None = None
-        self._decoder = Decoder(settings['image_bits'], settings['rectified'])
+        self._decoder = Decoder(settings['image_bits'], settings['rectified'], settings['image_size'])
         self._frames = ('', '')  # frame ids of both cameras
         self._compressed = settings['image_transport'] == 'compressed'
         self._name = 'second/image/compressed' if self._compressed else 'second/image'
@@ -95,10 +95,9 @@ class SecondCamera(ScaleSensor):
             )
         try:
             message = read(data, COMPRESSED_IMAGE if self._compressed else IMAGE)
-            image, K, valid = self._decode(message)
+            frame = self._decode(message, -partner.index - 1, stamp)
         except (ImageError, CameraInfoError) as error:
             return self._refused(f'image of the second camera refused: {error}')
-        frame = Frame(-partner.index - 1, stamp, image, K, frame_name(message.header.frame_id), valid)
         if frame.size != partner.size:
             return self._refused(f'the second camera has {frame.size} pixels, the first {partner.size}: not the same')
         return frame
@@ -107,15 +106,16 @@ class SecondCamera(ScaleSensor):
         self._problems.report('second camera', words)
         return words
 
-    def _decode(self, message: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Undistorted RGB, K and valid pixels, as in Frame. Raises ImageError or CameraInfoError."""
-        image = self._decoder.decode(message)
+    def _decode(self, message: Any, index: int, stamp: int) -> Frame:
+        """Undistorted, as far as it is calibrated. Raises ImageError or CameraInfoError."""
+        picture, frame_id = self._decoder.decode(message), frame_name(message.header.frame_id)
         if self._settings['calibration'] == 'predicted':
-            return image, None, None
+            return Frame(index, stamp, picture.image, None, frame_id, None, picture.source)
         info = self._info
         if info is None:
             raise CameraInfoError('its camera_info has not come')
-        return self._decoder.undistort(image, info)
+        image, rectifier, valid = self._decoder.undistort(picture, info)
+        return Frame(index, stamp, image, rectifier.K, frame_id, valid, picture.source)
 
     def calibration(self) -> np.ndarray | str:
         """T_first_second (4, 4) in metres, or in words why the second camera gives nothing.

@@ -91,8 +91,8 @@ class TrackOutputs:
 
     def _to_image(self, tracks: Tracks, head: Header) -> Image:
         caption = f'{len(tracks.id)} tracks, epoch {tracks.epoch}'
-        message = Image(header=head)
+        message, frame = Image(header=head), tracks.frame
         tails = self._settings['track_tails']
-        drawn = draw_tracks(tracks.frame.image, list(self._recent)[-tails - 1 :], tails, caption)
+        drawn = draw_tracks(frame.image, list(self._recent)[-tails - 1 :], tails, caption, frame.size)
         fill_image(message, drawn, 'rgb8')
         return message

@@ -288,7 +288,7 @@ def test_size_change_begins_a_new_epoch():
         assert [m.epoch for m in tracks] == [0] * 4 + [1] * 4
         assert tracks[-1].width == 80
         assert np.allclose([odometry[4].pose.pose.position.x, odometry[4].pose.pose.position.y], 0)
-        assert rig.problems()['size change'] == 1
+        assert rig.problems()['camera change'] == 1
 
 
 def test_time_going_far_back_is_a_restart():

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from vggt_ros.odometry.klt import Corners, common
 
@@ -93,5 +94,5 @@ def cell_shift(a: Corners, b: Corners) -> float:
     shift = b.uv[rows_b] - a.uv[rows_a]
     column, row = np.clip(a.uv[rows_a] / np.array(a.size) * CELLS, 0, CELLS - 1).astype(int).T
     cell = row * CELLS + column
-    cells = [np.median(shift[cell == one], axis=0) for one in np.unique(cell)]
-    return float(np.median(np.linalg.norm(cells, axis=1))) / b.unit
+    cells = [ndimage.median(axis, cell, np.unique(cell)) for axis in shift.T]
+    return float(np.median(np.linalg.norm(cells, axis=0))) / b.unit

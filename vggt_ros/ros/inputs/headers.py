@@ -22,7 +22,7 @@ class Header(NamedTuple):
 
 def read_header(data: bytes) -> Header | None:
     """Of a jpeg or png file; None where it has none."""
-    if data.startswith(PNG) and data[12:16] == b'IHDR' and len(data) >= 24:
+    if data.startswith(PNG) and data[12:16] == b'IHDR' and _ends(data):
         width, height = struct.unpack('>II', data[16:24])
         return Header(width, height, 0)
     return _frame(data) if data.startswith(JPEG) else None
@@ -32,6 +32,16 @@ def is_cut_off(data: bytes) -> bool:
     """Whether a jpeg file ends in one of its scans: these cannot contain the end marker, which comes after the last."""
     end = data.rfind(bytes((0xFF, _END)))
     return data.find(bytes((0xFF, _SCAN)), max(end, 0)) >= 0
+
+
+def _ends(data: bytes) -> bool:
+    """Whether the chunks of a png file lead to its end: decoders make room for what a chunk's length promises."""
+    place = len(PNG)
+    while place + 12 <= len(data):
+        if data[place + 4 : place + 8] == b'IEND':
+            return True
+        place += 12 + struct.unpack_from('>I', data, place)[0]
+    return False
 
 
 def _frame(data: bytes) -> Header | None:

@@ -14,6 +14,7 @@ from vggt_ros.ros.inputs.declared import declared
 from vggt_ros.ros.inputs.headers import JPEG, PNG, Header, is_cut_off, read_header
 
 MAX_PIXELS = 100_000_000  # of an image: what promises more is refused before anybody makes room for it
+DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
 # Divisor of a jpeg's sides -> OpenCV's flags for a grey and a colour picture, the largest first.
 REDUCED = {
     8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
@@ -178,6 +179,8 @@ def _decompress(message: Any, longest: int) -> tuple[np.ndarray, str, tuple[int,
     if header is None:
         raise broken
     _check_size(header.width, header.height)
+    if header.width * header.height > DENSEST * len(data):
+        raise ImageError(f'image of {header.width}x{header.height} pixels cannot be in {len(data)} bytes: broken')
     source = header.width, header.height
     # image_transport compresses a Bayer mosaic as it is and names it: 'bayer_rggb8; png compressed '.
     mosaic = name.partition(';')[0].strip()

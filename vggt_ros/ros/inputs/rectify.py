@@ -178,6 +178,8 @@ def _matrices(info: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
         R = np.eye(3)
     if np.abs(R @ R.T - np.eye(3)).max() > 1e-2 or np.linalg.det(R) < 0:
         raise CameraInfoError(f'R is not a rotation: {info.r}')
+    if R[2, 2] <= 0:
+        raise CameraInfoError(f'R turns the rectified image away from the camera: {info.r}')
     if P[0, 0] == 0 or P[1, 1] == 0:
         return K, R, None
     if not _is_pinhole(P[:, :3]):
@@ -220,7 +222,7 @@ def _valid(map_x: np.ndarray, map_y: np.ndarray) -> np.ndarray:
     second time, mirrored: there the map's Jacobian is not positive.
     """
     height, width = map_x.shape
-    with np.errstate(invalid='ignore'):  # rays beyond 90 degrees are at infinity in a fisheye's map
+    with np.errstate(invalid='ignore', over='ignore'):  # rays beyond 90 degrees are at infinity in a fisheye's map
         x_v, x_u = np.gradient(map_x)
         y_v, y_u = np.gradient(map_y)
         unfolded = x_u * y_v - x_v * y_u > 0

@@ -226,3 +226,96 @@ def test_an_image_of_another_size_is_refused():
         CameraInfoError, match=r'320x240 pixels, its camera_info describes 160x120 \(calibrated 320x240'
     ):
         rectifier(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
+def zeros(projection=P, rotation=R, **changes):
+    return camera_info(projection=projection, rotation=rotation, d=(0.0,) * 5, **changes)
+
+
+def test_without_distortion_the_image_is_still_turned_and_scaled():
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    for info in (zeros(), zeros(rotation=np.eye(3)), zeros(projection=np.hstack([K, np.zeros((3, 1))]))):
+        rectifier = Rectifier(info)
+        assert not rectifier.is_identity
+        turn, P3 = np.array(info.r).reshape(3, 3), np.array(info.p).reshape(3, 4)[:, :3]
+        maps = cv2.initUndistortRectifyMap(K, None, turn, P3, (WIDTH, HEIGHT), cv2.CV_32FC1)
+        maps = cv2.convertMaps(*maps, cv2.CV_16SC2)
+        wanted = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if rectifier.valid is not None:
+            wanted[~rectifier.valid] = 0
+        assert np.array_equal(rectifier(image), wanted)
+        assert np.array_equal(rectifier.K, P3)
+        assert Rectifier(info, rectified=True)(image) is image
+
+
+def test_rounding_in_p_is_no_reason_to_touch_an_image():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    near = np.hstack([K * (1 + 1e-7), np.zeros((3, 1))])
+    assert Rectifier(zeros(near, cv2.Rodrigues(np.array([1e-6, 0, 0]))[0]))(image) is image
+
+
+@pytest.mark.parametrize(
+    ('model', 'like'),
+    [
+        ('fisheye', 'equidistant'),
+        ('kannala_brandt', 'equidistant'),
+        ('kannala_brandt4', 'equidistant'),
+        ('Kannala_Brandt4', 'equidistant'),
+        ('brown_conrady', 'plumb_bob'),
+        ('radtan', 'plumb_bob'),
+    ],
+)
+def test_other_names_of_the_same_lens(model, like):
+    check_same(Rectifier(camera_info(like, distortion_model=model)), Rectifier(camera_info(like)))
+
+
+def check_same(one, other):
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    assert np.array_equal(one(image), other(image))
+    assert np.array_equal(one.K, other.K)
+
+
+@pytest.mark.parametrize('zeros', [1, 4])
+def test_coefficients_that_are_filled_up_with_zeros(zeros):
+    for model in ('equidistant', 'rational_polynomial'):
+        filled = camera_info(model, d=LENSES[model] + (0.0,) * zeros)
+        if model == 'equidistant':  # one: the T265 has five
+            filled = replace(filled, distortion_model='kannala_brandt4')
+        check_same(Rectifier(filled), Rectifier(camera_info(model)))
+
+
+def test_a_small_skew_is_left_out_as_opencv_leaves_it_out():
+    skewed = list(K.ravel())
+    skewed[1] = -0.97
+    for model in LENSES:
+        check_same(Rectifier(camera_info(model, k=tuple(skewed))), Rectifier(camera_info(model)))
+    alone = Rectifier(camera_info('equidistant', k=tuple(skewed), projection=np.zeros((3, 4))))
+    assert np.array_equal(alone.K, K)
+    skewed[1] = 20.0
+    with pytest.raises(CameraInfoError, match='K is not'):
+        Rectifier(camera_info('equidistant', k=tuple(skewed)))
+
+
+@pytest.mark.parametrize('model', ['inverse_brown_conrady', 'ftheta', 'thin_prism', 'double_sphere', 'omni'])
+def test_lenses_that_opencv_has_not_are_refused_by_name(model):
+    with pytest.raises(CameraInfoError, match=f"'{model}' is not supported"):
+        Rectifier(camera_info(distortion_model=model))
+    Rectifier(camera_info(distortion_model=model), rectified=True)  # nothing is to be undone
+
+
+def test_librealsenses_modified_model_is_opencvs_without_tangential_coefficients():
+    plain = camera_info(d=(-0.34, 0.12, 0.0, 0.0, 0.01))
+    check_same(Rectifier(replace(plain, distortion_model='modified_brown_conrady')), Rectifier(plain))
+    with pytest.raises(CameraInfoError, match='tangential'):
+        Rectifier(camera_info(distortion_model='modified_brown_conrady'))
+
+
+def test_how_far_pixels_move_with_a_calibration():
+    for model in LENSES:
+        base = Rectifier(camera_info(model))
+        assert base.moved(Rectifier(camera_info(model))) < 1e-9
+        further = Rectifier(camera_info(model, k=tuple(np.add(K, [[0, 0, 2.0], [0, 0, 0], [0, 0, 0]]).ravel())))
+        assert np.isclose(further.moved(base), 2.0, atol=1e-3)
+        assert base.moved(Rectifier(camera_info(model, binning_x=2))) == np.inf
+    wider = Rectifier(zeros(P * [[1.01], [1.01], [1]]))
+    assert 1.5 < wider.moved(Rectifier(zeros())) < 4

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rosbags.typesys import Stores, get_typestore
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
+from vggt_ros.ros.inputs.serialized import IMAGE
 from vggt_ros.ros.problems import Problems
 
+STORE = get_typestore(Stores.ROS2_HUMBLE)
 SIZE = (320, 240)
 LENS = (-0.3, 0.1, 0.0, 0.001, 0.0)
 
@@ -31,13 +34,16 @@ class Maker:
     def __call__(self, calibration, size=SIZE, frame_id='eye'):
         """(frame, change since the epoch began); a change begins one, as the camera's thread does it."""
         self.stamp += 1
-        message = SimpleNamespace(
-            height=size[1], width=size[0], encoding='mono8', is_bigendian=0, step=size[0],
-            data=np.full(size[0] * size[1], 90, np.uint8), header=SimpleNamespace(frame_id=frame_id),
+        types = STORE.types
+        time = types['builtin_interfaces/msg/Time'](sec=self.stamp, nanosec=0)
+        message = types[IMAGE](
+            header=types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id), height=size[1], width=size[0],
+            encoding='mono8', is_bigendian=0, step=size[0], data=np.full(size[0] * size[1], 90, np.uint8),
         )  # fmt: skip
-        frame = self.frames.make(Incoming(message, calibration, self.stamp, 0.0))
+        data = bytes(STORE.serialize_cdr(message, IMAGE))
+        frame = self.frames.make(Incoming(data, IMAGE, calibration, self.stamp, 0.0))
         change = self.frames.changed()
-        if change or self.stamp == 1:
+        if change:
             self.frames.begin_epoch()
         return frame, change
 

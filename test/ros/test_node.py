@@ -291,6 +291,20 @@ def test_size_change_begins_a_new_epoch():
         assert rig.problems()['camera change'] == 1
 
 
+def test_a_calibration_that_comes_late_or_changes_begins_a_new_epoch():
+    with Rig(ExactPredictor(poses(9)), calibration_timeout=0.0) as rig:
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        rig.play(range(3), infos=False)
+        for start, focal in ((3, 1.0), (6, 0.8)):
+            rig.info.publish(info_message(start, np.diag([focal, focal, 1]) @ K))
+            time.sleep(0.3)
+            rig.play(range(start, start + 3), infos=False)
+        assert rig.settled()
+        assert wait_until(lambda: len(tracks) == 9)
+        assert [m.epoch for m in tracks] == [0] * 3 + [1] * 3 + [2] * 3
+        assert rig.problems()['camera change'] == 2
+
+
 def test_time_going_far_back_is_a_restart():
     with Rig(ExactPredictor(poses(8))) as rig:
         tracks = rig.listen(TrackArray, '/vggt/tracks')

@@ -53,6 +53,7 @@ class LostCamera:
             if self.own.latest is None or self.own.state is State.LOST:
                 self.own, self.keyframes = Odometry(self.own.config), []
             raise
+        # However long it takes: no more than a map holds.
         kept = {keyframe.frame.index for keyframe in self.own.keyframes}
         self.keyframes = [one for one in (*self.keyframes, *outcome.keyframes) if one.frame.index in kept]
         return outcome

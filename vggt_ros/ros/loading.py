@@ -20,7 +20,7 @@ from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.tracks.config import TrackerConfig
-from vggt_ros.types import DeviceError, Predictor
+from vggt_ros.types import DeviceError, DeviceMemoryError, Predictor
 from vggt_ros.weights.registry import make_predictor
 
 
@@ -37,10 +37,10 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
             heads=heads,
             cache_bytes=settings['cache_size'] << 20,
         )
-    except (CheckpointError, DeviceError) as error:
+    except (CheckpointError, DeviceMemoryError) as error:
         # A disk may be mounted later, the network come up, another process leave the device.
         raise LoadError(str(error), passing=True) from error
-    except ValueError as error:
+    except (DeviceError, ValueError) as error:
         raise LoadError(str(error)) from error
 
 

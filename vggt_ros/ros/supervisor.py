@@ -87,7 +87,8 @@ class Supervisor:
             # A device that failed under this process is given back to a new one only.
             if self._recovering or not refusal.passing or self._misunderstood >= ATTEMPTS:
                 self._node.get_logger().fatal(f'the node ends: {refusal}')
-                self._end(2 if refusal.understood and not refusal.passing else 1)
+                failed = self._recovering or not refusal.understood
+                self._end(1 if failed or refusal.passing else 2)
             else:
                 self._try_again()
         else:

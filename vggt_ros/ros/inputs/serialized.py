@@ -7,19 +7,12 @@ bytes in place.
 from __future__ import annotations
 
 import struct
-from functools import cache
 from typing import Any, NamedTuple
 
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
-from rosbags.typesys.store import Typestore
-
+from vggt_ros.ros.cdr import CdrError, deserialize
 from vggt_ros.ros.inputs.images import ImageError
 
 IMAGE, COMPRESSED_IMAGE = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-
-# What rosbags raises of bytes that are no such message: the last three before version 0.11.
-BROKEN = SerdeError, struct.error, ValueError, AssertionError
 
 
 class Header(NamedTuple):
@@ -50,17 +43,8 @@ def header_of(data: bytes) -> Header:
 
 
 def read(data: bytes, kind: str) -> Any:
-    """The message in these bytes: an object with the fields of ``kind``, whose ``data`` is a read-only view of them.
-
-    kind: IMAGE or COMPRESSED_IMAGE. Raises ImageError.
-    """
+    """The image in these bytes, IMAGE or COMPRESSED_IMAGE, see :func:`deserialize`. Raises ImageError."""
     try:
-        return _types().deserialize_cdr(memoryview(data), kind)
-    except BROKEN as error:
-        raise ImageError(f'{len(data)} bytes are no {kind}: {error}') from error
-
-
-@cache
-def _types() -> Typestore:
-    """Made when the first image comes: 70 ms."""
-    return get_typestore(Stores.ROS2_JAZZY)
+        return deserialize(data, kind)
+    except CdrError as error:
+        raise ImageError(str(error)) from error

@@ -17,6 +17,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from vggt_ros.ros import compat
+from vggt_ros.ros.cdr import kind_of
 from vggt_ros.ros.parameters import OptionError
 from vggt_ros.ros.problems import Problems
 
@@ -46,7 +47,7 @@ class _Wanted:
     @property
     def type_name(self) -> str:
         """As the graph has it: 'sensor_msgs/msg/Image'."""
-        return f'{self.kind.__module__.partition(".")[0]}/msg/{self.kind.__name__}'
+        return kind_of(self.kind)
 
 
 class Subscriptions:

@@ -397,6 +397,23 @@ def test_many_keyframes_at_once_are_all_taken(problems):
     assert not problems.counts()
 
 
+def test_poses_that_wait_are_bounded_and_corrections_are_never_left_out(problems, monkeypatch):
+    monkeypatch.setattr(map_keeper, 'POSES', 100)
+    kept = keeper(problems)
+    kept.add(solution(*PAIR))
+    for index in range(2, 500):
+        kept.add_located(estimate(index, x=0.01 * index))
+        if index % 50 == 0:
+            kept.add(solution(corrections={0: shift(1.0, 0, 0), 1: shift(1.0, 0, 0)}))
+        assert len(kept._waiting) <= 101
+    kept.start()
+    found = kept.ask(lambda contents: contents.history.trajectory()).result(10)
+    kept.stop()
+    assert 50 < len(found) < 150
+    assert (found.stamps[0], found.stamps[-1]) == (stamp_of(0), stamp_of(499))
+    assert found.T_world_camera[0, 0, 3] == pytest.approx(9.0)
+
+
 def test_what_comes_late_from_an_older_epoch_changes_nothing(problems):
     kept = keeper(problems)
     kept.start()

@@ -19,6 +19,7 @@ from vggt_ros.similarity import Similarity, for_all
 from vggt_ros.types import Estimate, PosedFrame, Scale, State
 
 WAITING = 32  # keyframes that may wait; each holds an image and a depth image
+POSES = 20_000  # poses that may wait, a kilobyte each: ten minutes of a camera at 30 Hz
 
 T = TypeVar('T')
 
@@ -71,8 +72,9 @@ class _Question:
 class MapKeeper(threading.Thread):
     """Runs until ``stop``. Knows no node: what is asked of it is computed here and used elsewhere.
 
-    When more keyframes come than the map can take in, the oldest that wait stay out of it, and it is said. Poses and
-    corrections are never left out. An unusable keyframe is reported and passed over.
+    When more keyframes come than the map can take in, the oldest that wait stay out of it, and it is said. Corrections
+    are never left out, and poses of images between them only when POSES wait: every second one of them then goes. An
+    unusable keyframe is reported and passed over. So what waits is bounded, as are the map and the history of poses.
     """
 
     def __init__(self, config: MapConfig, problems: Problems) -> None:
@@ -147,6 +149,8 @@ class MapKeeper(threading.Thread):
                 return False
             self._waiting.append(item)
             left_out = self._leave_out()
+            if len(self._waiting) > POSES:
+                self._thin_poses()
             self._changed.notify()
         if left_out:
             self._problems.report('map', f'the map cannot keep up: {left_out} keyframes stay out of it')
@@ -164,6 +168,12 @@ class MapKeeper(threading.Thread):
             update.keyframes = update.keyframes[number:]
             left_out += number
         return left_out
+
+    def _thin_poses(self) -> None:
+        """Drop every second of what waits and holds nothing but the pose of an image."""
+        located = [item for item in self._waiting if isinstance(item, _Update) and item.unit is not None]
+        gone = {id(item) for item in located[::2]}
+        self._waiting = deque(item for item in self._waiting if id(item) not in gone)
 
     def _next(self) -> _Update | _Question | None:
         with self._changed:

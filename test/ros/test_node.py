@@ -1,6 +1,7 @@
 """The running node, over DDS: contracts of its outputs, bad input, lifecycle, services."""
 
 import array
+import threading
 import time
 
 import numpy as np
@@ -323,6 +324,76 @@ def test_time_going_far_back_is_a_restart():
         assert [m.epoch for m in tracks] == [0] * 3 + [1] * 3
         assert rig.problems()['time jump'] == 1
         assert wait_until(lambda: len(tf) == 6)
+
+
+def test_what_waits_is_solved_before_the_map_begins_anew():
+    with Rig(ExactPredictor(poses(32)), stride=2) as rig:
+        odometry = rig.listen(Odometry, '/vggt/odometry')
+        later = [stamp_of(i) + 10**12 for i in range(24)]
+        rig.predictor.poses |= dict(zip(later, walk(24), strict=True))
+        rig.play([])
+        rig.info.publish(info_message(0))
+        time.sleep(0.1)
+        for i, stamp in enumerate(later):
+            message = image_message(i)
+            message.header.stamp = ns_to_time(stamp)
+            rig.send(message)
+        rig.play(range(8))
+        assert rig.settled()
+        assert wait_until(lambda: len(odometry) == 32)
+        assert stamps(odometry) == [*later, *map(stamp_of, range(8))]
+        assert (rig.counts.processed, rig.counts.dropped, rig.counts.refused) == (32, 0, 0)
+        assert rig.problems()['time jump'] == 1
+
+
+def test_of_two_cameras_on_one_topic_the_first_is_kept_and_both_are_named():
+    with Rig(ExactPredictor(poses(40))) as rig:
+        tracks = rig.listen(TrackArray, '/vggt/tracks')
+        other = rig.client.create_publisher(Image, 'image', 10)
+        assert wait_until(other.get_subscription_count)
+        rig.play(range(3))
+        for index in range(3, 12):
+            message = image_message(index)
+            message.header.stamp = ns_to_time(stamp_of(index) + 10**11)
+            before = rig.counts.received
+            other.publish(message)
+            assert wait_until(lambda before=before: rig.counts.received > before)
+            rig.play([index], infos=False)
+        assert wait_until(lambda: len(tracks) == 12)
+        assert {message.epoch for message in tracks} == {0}
+        assert stamps(tracks) == [stamp_of(index) for index in range(12)]
+        assert rig.counts.refused == 9
+        texts = rig.node._problems.present()
+        assert any('take turns' in text and 'nodes publish images: /client, /client' in text for text in texts)
+
+
+def test_an_image_that_stays_alone_with_its_time_is_refused_in_the_end():
+    with Rig(ExactPredictor(poses(6))) as rig:
+        rig.play(range(4))
+        assert rig.settled()
+        message = image_message(5)
+        message.header.stamp.sec += 3600
+        rig.send(message)
+        assert rig.settled()
+        assert (rig.counts.processed, rig.counts.refused) == (4, 1)
+
+
+def test_a_full_queue_drops_the_newest_and_says_so():
+    class Slow(ExactPredictor):
+        def predict(self, frames, depth=None, queries=None):
+            go_on.wait(60)
+            return super().predict(frames, depth, queries)
+
+    go_on = threading.Event()
+    with Rig(Slow(poses(60)), queue_size=5, calibration='predicted') as rig:
+        rig.play(range(30), infos=False)
+        # Two with the network's thread and in its mailbox, more where the camera's thread waits for room; five wait.
+        assert wait_until(lambda: rig.counts.dropped > 10)
+        dropped = rig.counts.dropped
+        assert rig.problems()['queue full'] == dropped
+        go_on.set()
+        assert rig.settled()
+        assert rig.counts.processed == 30 - dropped
 
 
 def test_unstamped_images_get_a_hint():

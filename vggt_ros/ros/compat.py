@@ -101,8 +101,8 @@ def transform_buffer(cache_seconds: float = 10.0) -> Any:
     if tf2_ros is None:
         raise MissingPackage(
             'looking up transforms needs tf2_ros, which is not installed'
-            ' (ros-$ROS_DISTRO-tf2-ros-py); tf_mode none and camera work without it,'
-            ' so do odom and full where base_frame is empty'
+            ' (ros-$ROS_DISTRO-tf2-ros-py); tf_mode none works without it, and where nothing moves between the camera'
+            ' and the root of its own frames so do camera, and odom and full where base_frame is empty'
         )
     from rclpy.duration import Duration
 

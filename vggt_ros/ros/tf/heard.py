@@ -14,15 +14,15 @@ from tf2_msgs.msg import TFMessage
 
 from vggt_ros.ros.polled import Polled
 
-PERIOD = 0.2  # s between looks where nobody asks
-DEPTH = 1000  # messages that wait in between: 5 kHz of them
+PERIOD = 0.5  # s between looks where nobody asks
+DEPTH = 2000  # messages that wait in between: 4 kHz of them
 
 # A serialized tf2_msgs/TFMessage, and whether it came on /tf_static.
 Listener = Callable[[bytes, bool], None]
 
 
 class Heard:
-    """Listens while there are listeners; hands every message to all of them, when asked and five times a second.
+    """Listens while there are listeners; hands every message to all of them, when asked and twice a second.
 
     node: its executor spins. ``update`` may be called from any thread; listeners are called by one thread at a time.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from vggt_ros.ros.polled import read
 from vggt_ros.ros.tf.heard import Heard
 
 FORGET = 5.0  # seconds after which a frame that nobody else has placed on /tf any more is free again
+MOST = 20_000  # messages of /tf that wait to be looked at
 _OWN = 256  # transforms of ours whose echo is waited for
 
 
@@ -33,6 +34,7 @@ class _Fixed(NamedTuple):
 class Parents:
     """A frame has one parent and one publisher (REP-105): a second one tears the tree or makes it flutter.
 
+    Messages of /tf stay serialized until somebody asks: an idle node has no work with them.
     node: its name is ours. heard: hands over what is said.
     """
 
@@ -43,6 +45,7 @@ class Parents:
         self._moving: dict[str, tuple[str, float]] = {}
         self._ours: set[str] = set()
         self._own: OrderedDict[tuple, None] = OrderedDict()
+        self._unread: deque[tuple[float, bytes]] = deque(maxlen=MOST)
         heard.listen(self._on_message)
 
     def close(self) -> None:
@@ -62,6 +65,7 @@ class Parents:
         """Who else places this frame, None when nobody does."""
         self._heard.update()
         with self._lock:
+            self._read()
             fixed, moving = self._static.get(child), self._placed(child)
         if fixed is not None:
             return f'{child} already has the parent {fixed.parent} on {self._publishers("/tf_static")}'
@@ -76,6 +80,7 @@ class Parents:
         """
         self._heard.update()
         with self._lock:
+            self._read()
             for above in self._above(frame):
                 if stands_still(above):
                     break
@@ -122,14 +127,28 @@ class Parents:
     def _on_message(self, raw: bytes, static: bool) -> None:
         now = monotonic()
         with self._lock:
-            for one in read(raw, TFMessage).transforms:
-                child, parent = frame_name(one.child_frame_id), frame_name(one.header.frame_id)
-                if not child or not parent or child == parent or not _is_rigid(one.transform):
-                    continue  # tf2 refuses it, too
-                if static:
+            if static:
+                for parent, child, one in _usable(raw):
                     self._static[child] = _Fixed(parent, from_transform(one.transform))
-                elif child not in self._ours or _content(one) not in self._own:
-                    self._moving[child] = parent, now
+                return
+            self._unread.append((now, raw))
+            while now - self._unread[0][0] > FORGET:
+                self._unread.popleft()
+
+    def _read(self) -> None:
+        while self._unread:
+            seen, raw = self._unread.popleft()
+            for parent, child, one in _usable(raw):
+                if child not in self._ours or _content(one) not in self._own:
+                    self._moving[child] = parent, seen
+
+
+def _usable(raw: bytes) -> Iterator[tuple[str, str, Any]]:
+    """Parent, child and transform of what tf2 would not refuse, either."""
+    for one in read(raw, TFMessage).transforms:
+        child, parent = frame_name(one.child_frame_id), frame_name(one.header.frame_id)
+        if child and parent and child != parent and _is_rigid(one.transform):
+            yield parent, child, one
 
 
 def _is_rigid(transform: Any) -> bool:

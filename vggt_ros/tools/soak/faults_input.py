@@ -171,6 +171,7 @@ def subscribers(stage: Stage) -> Iterator[None]:
 
 
 FAULTS = (
+    four_k,  # first: what its images needed stays with the process
     unplugged,
     driver,
     driver_from_zero,
@@ -179,7 +180,6 @@ FAULTS = (
     wrong_encoding,
     empty_image,
     lying_header,
-    four_k,
     wide,
     size,
     calibration,

@@ -250,3 +250,12 @@ def test_a_network_that_is_not_there_yet_is_tried_again():
         assert wait_until(lambda: lifecycle(rig.node) == 'active')
         rig.play(range(6))
         assert wait_until(lambda: status().state == Status.TRACKING)
+
+
+def test_threads_that_were_told_to_end_are_no_failure():
+    with Rig(ExactPredictor(poses(4))) as rig:
+        rig.play(range(4))
+        assert rig.settled()
+        active = rig.node._active
+        rig.node.trigger_deactivate()
+        assert active.cause is None

@@ -113,11 +113,8 @@ class Activation:
 
     @property
     def cause(self) -> str | None:
-        """Why a thread has ended, None while both are at work."""
-        for thread in self._threads:
-            if not thread.is_alive():
-                return thread.cause or f'{thread.name} has ended'
-        return None
+        """Why a thread has ended, None while both are at work or when they were told to end."""
+        return next((thread.cause for thread in self._threads if thread.cause is not None), None)
 
     @property
     def paused(self) -> bool:
@@ -138,8 +135,9 @@ class Activation:
 
     def _close_walls(self) -> None:
         """All of them before any thread is waited for: one may wait for room in the other's."""
-        for wall in (self._incoming, self._queued, self._findings):
-            wall.close()
+        with ExitStack() as walls:  # each, whatever becomes of the others
+            for wall in (self._incoming, self._queued, self._findings):
+                walls.callback(wall.close)
 
     def take(self) -> Finding | None:
         """The oldest finding that waits, None without any."""

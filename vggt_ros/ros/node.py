@@ -8,7 +8,6 @@ which the node has from its construction to its end.
 from __future__ import annotations
 
 import functools
-import gc
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -127,7 +126,7 @@ class VGGTNode(RefusingLifecycleNode):
 
     def _configure(self, settings: dict[str, Any], parts: ExitStack) -> None:
         predictor = self._load(settings)
-        parts.callback(gc.collect)  # after all others: cycles must not keep the network until somebody else collects
+        parts.callback(process.free_memory)  # after all others
         parts.callback(predictor.close)
         heard = Heard(self)
         lookup = open_lookup(self, heard, settings)

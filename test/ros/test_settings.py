@@ -62,7 +62,9 @@ def test_what_may_change_while_the_node_runs_takes_effect_with_the_next_window()
 
 def test_what_may_not_is_refused_with_the_reason_and_changes_nothing():
     with Rig(ExactPredictor(poses(1)), start=False, depth_far=6.0) as rig:
-        assert set_all(rig.node, window=5).successful
+        assert set_all(rig.node, window=5, map_frame='/world').successful
+        assert rig.node._settings['map_frame'] == 'world'  # as ROS 1 wrote it
+        assert set_all(rig.node, map_frame='map').successful
         rig.node.trigger_configure()
         structural = {one.name: one.default for one in PARAMETERS if one.structural}
         for name, value in structural.items():

@@ -9,6 +9,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.parameter_files import shared_names
 from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, OptionError
 
@@ -40,8 +41,12 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
         problem = parameter.problem(value)
         if problem:
             raise OptionError(problem)
-        settings[parameter.name] = value
+        settings[parameter.name] = _as_used(parameter.name, value)
     return settings
+
+
+def _as_used(name: str, value: Any) -> Any:
+    return frame_name(value) if name.endswith('_frame') else value
 
 
 def _of_rclpy(node: Node, name: str) -> bool:
@@ -63,7 +68,7 @@ def change(settings: dict[str, Any], changes: Sequence[Parameter], configured: b
         problem = parameter.problem(one.value)
         if problem:
             return problem
-        new[one.name] = one.value
+        new[one.name] = _as_used(one.name, one.value)
     near, far = (new.get(name, settings[name]) for name in ('depth_near', 'depth_far'))
     if near >= far and not new.keys().isdisjoint(('depth_near', 'depth_far')):
         return f'depth images are believed from depth_near to depth_far: {near} < {far} does not hold'

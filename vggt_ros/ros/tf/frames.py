@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from vggt_ros.camera import invert
-from vggt_ros.ros.messages import frame_name
 from vggt_ros.types import PosedFrame
 
 _STILL = ('earth', 'map', 'odom')  # REP-105
@@ -102,8 +101,7 @@ class Frames:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Frames:
         """From the node's parameters. Raises ValueError."""
-        names = (frame_name(settings[name]) for name in ('map_frame', 'odom_frame', 'base_frame'))
-        return cls(settings['tf_mode'], *names)
+        return cls(settings['tf_mode'], settings['map_frame'], settings['odom_frame'], settings['base_frame'])
 
     @property
     def worlds(self) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from vggt_ros.camera import PixelMap, image_size
@@ -58,6 +57,8 @@ class Frame:
         """
         if self.image.nbytes <= KEPT or size[0] >= self.image.shape[1]:
             return self
+        import cv2  # here: who only names a frame needs none
+
         image = np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA))
         valid = self.valid
         if valid is not None:

@@ -678,10 +678,10 @@ def test_second_parent_is_refused():
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         static = rig.client.create_publisher(TFMessage, '/tf_static', latched)
         hung = TransformStamped(child_frame_id='eye')
-        hung.header.frame_id = 'base_link'
+        hung.header.frame_id = 'odom'
         static.publish(TFMessage(transforms=[hung]))
         tf = rig.listen(TFMessage, '/tf')
-        assert wait_until(lambda: rig.node._publication.transforms._broadcaster._parents.conflict('eye'))
+        assert wait_until(lambda: rig.node._publication.transforms._broadcaster.parents.conflict('eye'))
         rig.play(range(4))
         assert rig.settled()
         assert wait_until(lambda: rig.problems().get('tf') == 4)

@@ -42,13 +42,18 @@ class Problems:
             where = ''.join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
             self._logger.error(f'{text}{_times(count)}\n{where}')
 
-    def shield(self, what: str, callback: Callable[[T], None]) -> Callable[[T], None]:
-        """A callback that costs no more than its own message when that has something in it that nobody understands."""
+    def shield(self, what: str, callback: Callable[[T], None], is_over: Callable[[], bool]) -> Callable[[T], None]:
+        """A callback that costs no more than its own message when that has something in it that nobody understands.
+
+        is_over: whether the context has ended, under whatever the callback was about to do.
+        """
 
         def shielded(message: T) -> None:
             try:
                 callback(message)
             except Exception as error:  # noqa: BLE001 - any that a message from anywhere can make
+                if is_over():
+                    return
                 self.failed(f'a message of {what} was passed over: {type(error).__name__}: {error}', error)
 
         return shielded

@@ -35,6 +35,7 @@ SETTINGS = {
     'queue_memory': 64,
     'image_transport': 'raw',
     'image_bits': 16,
+    'image_size': 0,
     'rectified': False,
     'calibration': 'auto',
     'scale_sources': [''],

@@ -161,7 +161,7 @@ class Subscriptions:
             'qos_overriding_options': QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
             'raw': wanted.images,
         }
-        callback = self._problems.shield(self._full(wanted), wanted.callback)
+        callback = self._problems.shield(self._full(wanted), wanted.callback, lambda: not self._node.context.ok())
         subscribe = partial(self._node.create_subscription, wanted.kind, wanted.topic, callback, qos, **options)
         try:
             on_incompatible = events.SubscriptionEventCallbacks(incompatible_qos=lambda event: self.match())

@@ -191,8 +191,8 @@ def test_minutes_tell_no_trend_and_no_samples_are_red():
 
 
 def test_threads_and_files_that_grow_are_red():
-    assert need([sample(i, 500.0) for i in range(100)])['threads'] is True
-    assert need([sample(i, 500.0, threads=20 + i // 10) for i in range(100)])['threads'] is False
+    assert need([sample(i, 500.0) for i in range(1300)])['threads'] is True
+    assert need([sample(i, 500.0, threads=20 + i // 100) for i in range(1300)])['threads'] is False
 
 
 def test_only_the_longest_life_counts():

@@ -66,7 +66,8 @@ def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:
         found.append(slope([sample.time for sample in life], [getattr(sample, name) for sample in life]))
     memory, own = found
     text = f'{_slope(memory)} resident, {_slope(own)} proportional share'
-    flat = bool(memory.low <= allowance) if minutes >= TELLING else None
+    telling = minutes >= TELLING
+    flat = bool(memory.low <= allowance) if telling else None
     result = [
         Row(
             f'memory over the second half of the longest life of a process, {minutes:.0f} minutes',
@@ -83,7 +84,14 @@ def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:
             float(np.median([getattr(sample, name) for sample in part])) for part in (life[:tenth], life[-tenth:])
         )
         result.append(
-            Row(f'{what} likewise', f'at most {SPARE} more', '', '', last - first <= SPARE, f'{first:.0f}, {last:.0f}')
+            Row(
+                f'{what} likewise',
+                f'at most {SPARE} more',
+                '',
+                '',
+                last - first <= SPARE if telling else None,
+                f'{first:.0f}, {last:.0f}',
+            )
         )
     share = (life[-1].cpu - life[0].cpu) / max(life[-1].time - life[0].time, 1e-9)
     latency = np.array([sample.latency for sample in life])

@@ -14,16 +14,16 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 from exact import SIZE, K, depth_of, view, walk
+from vggt_ros.ros.soak.journal import Journal
+from vggt_ros.ros.soak.watcher import Work
 from vggt_ros.synthetic.sequence import RenderedFrame
 from vggt_ros.synthetic.writers import write_folder
 from vggt_ros.tools.soak import report
 from vggt_ros.tools.soak.catalogue import FAULTS
 from vggt_ros.tools.soak.faults import Fault
-from vggt_ros.tools.soak.journal import Journal
 from vggt_ros.tools.soak.run import LOCATED, PROCESSED, suffer
 from vggt_ros.tools.soak.samples import Sample, slope
 from vggt_ros.tools.soak.stage import FaultError
-from vggt_ros.tools.soak.watcher import Work
 
 # Those that end or restart something, and one of each other kind: about ten seconds each.
 CHOSEN = (

@@ -18,8 +18,8 @@ from rclpy.node import Node
 
 from vggt_ros.ros import compat
 
-GRACE = 1.8  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
-JOIN = 1.0  # of them for the threads
+GRACE = 1.2  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
+JOIN = 0.5  # of them for the threads
 
 
 def run(make: Callable[[], Any], args: list[str] | None) -> int:

@@ -74,24 +74,22 @@ def _run(given: argparse.Namespace, names: Sequence[str], folder: Path) -> int:
         return 2
     environment = private_environment(free_domain())
     os.environ.update(environment)  # before rclpy begins: we are on the node's graph
-    import rclpy
-
+    from vggt_ros.ros.soak.watcher import on_the_graph
     from vggt_ros.tools.soak import report
     from vggt_ros.tools.soak.catalogue import FAULTS
     from vggt_ros.tools.soak.run import run
     from vggt_ros.tools.soak.stage import FaultError, Stage
 
     faults = [FAULTS[name] for name in names]
-    rclpy.init()
-    stage = Stage(logs, environment, path, given.rate, given.parameters, bool(faults), not given.alone)
-    try:
-        verdicts = run(stage, faults, 60 * given.minutes, given.patience)
-    except FaultError as error:
-        print(error, file=sys.stderr)
-        return 1
-    finally:
-        stage.close()
-        rclpy.try_shutdown()
+    with on_the_graph():
+        stage = Stage(logs, environment, path, given.rate, given.parameters, bool(faults), not given.alone)
+        try:
+            verdicts = run(stage, faults, 60 * given.minutes, given.patience)
+        except FaultError as error:
+            print(error, file=sys.stderr)
+            return 1
+        finally:
+            stage.close()
     lines = report.rows(verdicts, stage.samples, given.allowance)
     table = report.table(lines)
     print(table)

@@ -8,11 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from lifecycle_msgs.msg import Transition
-from std_srvs.srv import Trigger
-
 import vggt_ros.weights
-from vggt_ros.srv import SaveMap
 from vggt_ros.tools.soak.faults import both, fault, warned
 from vggt_ros.tools.soak.faults_input import refused
 from vggt_ros.tools.soak.samples import look_at
@@ -81,15 +77,10 @@ def cycles(stage: Stage) -> Iterator[None]:
     """Deactivated, cleaned up, configured and activated ten times; held memory is that after each clean-up."""
     held = []
     for _ in range(CYCLES):
-        for transition in (
-            Transition.TRANSITION_DEACTIVATE,
-            Transition.TRANSITION_CLEANUP,
-            Transition.TRANSITION_CONFIGURE,
-            Transition.TRANSITION_ACTIVATE,
-        ):
-            if not stage.change_state(transition):
+        for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
+            if not stage.watcher.change_state(transition, stage.wait):
                 raise FaultError(f'transition {transition} was not made')
-            if transition == Transition.TRANSITION_CLEANUP:
+            if transition == 'cleanup':
                 stage.wait(1.0)
                 held.append(look_at(stage.node.pid)[0])
         stage.wait(3.0)
@@ -103,10 +94,10 @@ def cycles(stage: Stage) -> Iterator[None]:
 def pause(stage: Stage) -> Iterator[None]:
     """Paused and resumed by service."""
     stage.mark()
-    if stage.watcher.call('pause', Trigger.Request(), stage.wait) is None:
+    if stage.watcher.call('pause', stage.wait) is None:
         raise FaultError('not injected: nobody answers ~/pause')
     yield
-    stage.watcher.call('resume', Trigger.Request(), stage.wait)
+    stage.watcher.call('resume', stage.wait)
 
 
 @fault(
@@ -122,13 +113,13 @@ def disk_full(stage: Stage) -> Iterator[None]:
     before = resource.prlimit(stage.node.pid, resource.RLIMIT_FSIZE, (FILE_LIMIT, resource.RLIM_INFINITY))
     folder = stage.folder / 'map_full'
     try:
-        stage.watcher.call('save_map', SaveMap.Request(folder=str(folder)), stage.wait)
+        stage.watcher.call('save_map', stage.wait, folder=str(folder))
     finally:
         resource.prlimit(stage.node.pid, resource.RLIMIT_FSIZE, before)
     yield
     if folder.exists() and any(folder.iterdir()):
         raise FaultError('half a map stays')
-    answer = stage.watcher.call('save_map', SaveMap.Request(folder=str(stage.folder / 'map')), stage.wait)
+    answer = stage.watcher.call('save_map', stage.wait, folder=str(stage.folder / 'map'))
     if answer is None or not answer.success:
         raise FaultError('the map cannot be saved once there is room again')
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from vggt_ros.ros.soak.watcher import Work
 from vggt_ros.tools.soak.faults import Fault
 from vggt_ros.tools.soak.stage import FaultError, Stage
-from vggt_ros.tools.soak.watcher import Work
 
 LOCATED, PROCESSED = 5, 2  # images after which the node is at work (again)
 CALM = 5.0  # seconds between two faults in which it must be at work, at least

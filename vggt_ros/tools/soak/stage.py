@@ -11,13 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lifecycle_msgs.srv import ChangeState
-
+from vggt_ros.ros.soak.camera import Habits
+from vggt_ros.ros.soak.journal import Journal
+from vggt_ros.ros.soak.watcher import Watcher, spin
 from vggt_ros.tools.processes import Child
-from vggt_ros.tools.soak.camera import Habits
-from vggt_ros.tools.soak.journal import Journal
 from vggt_ros.tools.soak.samples import Sample, look_at
-from vggt_ros.tools.soak.watcher import Watcher, spin
 
 RESPAWN = 1.0  # seconds after which a node that ended by itself is started again, as the launch file's respawn does
 
@@ -45,7 +43,7 @@ class Stage:
     ) -> None:
         self.folder, self._environment, self._input, self._rate = folder, environment, input, rate
         self.parameters = list(parameters)
-        self._module = 'vggt_ros.tools.soak.faulty_node' if faulty else 'vggt_ros.ros.node'
+        self._module = 'vggt_ros.ros.soak.faulty_node' if faulty else 'vggt_ros.ros.node'
         self.journal = Journal()
         self.watcher = Watcher(self.journal)
         self.samples: list[Sample] = []
@@ -57,7 +55,7 @@ class Stage:
         self._parts.callback(self.watcher.destroy_node)
         self.camera = self._parts.enter_context(self.camera_process())
         if listeners:
-            self._parts.enter_context(self._child('listeners', 'vggt_ros.tools.soak.crowd', 'listeners'))
+            self._parts.enter_context(self._child('listeners', 'vggt_ros.ros.soak.crowd', 'listeners'))
         self._extra: list[str] = []
         self.node = self._start_node()
 
@@ -90,13 +88,13 @@ class Stage:
     def camera_process(self, name: str = 'camera', **habits: Any) -> Iterator[Child]:
         """A camera on the topic ``image``."""
         arguments = [str(self._input), '--rate', str(self._rate), '--habits', json.dumps(habits)]
-        with self._child(name, 'vggt_ros.tools.soak.camera', *arguments, told=True) as camera:
+        with self._child(name, 'vggt_ros.ros.soak.camera', *arguments, told=True) as camera:
             yield camera
 
     @contextmanager
     def crowd(self, kind: str) -> Iterator[Child]:
         """Somebody else on the graph, see crowd.py."""
-        with self._child(kind, 'vggt_ros.tools.soak.crowd', kind) as child:
+        with self._child(kind, 'vggt_ros.ros.soak.crowd', kind) as child:
             yield child
 
     def _start_node(self) -> Child:
@@ -201,13 +199,6 @@ class Stage:
         self.confirm('node', f'told: {fault}', since)
         if fault != 'none':
             self.confirm('node', f'injected: {fault.partition(" ")[0]}', since, 30.0)
-
-    def change_state(self, transition: int) -> bool:
-        """Ask the node for a transition of its lifecycle; whether it was made."""
-        request = ChangeState.Request()
-        request.transition.id = transition
-        answer = self.watcher.call('change_state', request, self.wait)
-        return answer is not None and bool(answer.success)
 
     @property
     def at_work(self) -> bool:

@@ -1,6 +1,6 @@
 """The node, whose network and threads fail when ``~/fault`` says so.
 
-python -m vggt_ros.tools.soak.faulty_node --ros-args -p window:=6
+python -m vggt_ros.ros.soak.faulty_node --ros-args -p window:=6
 ros2 topic pub -1 /vggt/fault std_msgs/msg/String '{data: device 3}'
 
 A fault is a name of ``DEEDS`` and how often it happens (1; ``hang``: seconds that one window takes); ``none`` ends it.

@@ -1,4 +1,4 @@
-"""Whoever else is on a robot's graph, as a process: python -m vggt_ros.tools.soak.crowd listeners|storm|tf|imu
+"""Whoever else is on a robot's graph, as a process: python -m vggt_ros.ros.soak.crowd listeners|storm|tf|imu
 
 listeners: what RViz shows, all the time. storm: ten subscribers of every output come and go. tf: six moving transforms
 at 200 Hz. imu: an IMU at 200 Hz.

@@ -1,6 +1,6 @@
 """A camera as a process: pictures forth and back with stamps of now, and every bad habit that drivers have.
 
-python -m vggt_ros.tools.soak.camera FOLDER_OR_VIDEO --rate 10
+python -m vggt_ros.ros.soak.camera FOLDER_OR_VIDEO --rate 10
 
 A line of JSON on its standard input changes its habits, fields of :class:`Habits`; it answers ``habits: ...`` when they
 hold and ``sent: N bad`` after each bad image.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -16,8 +18,8 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from vggt_ros.msg import Status
+from vggt_ros.ros.soak.journal import Journal
 from vggt_ros.srv import SaveMap
-from vggt_ros.tools.soak.journal import Journal
 from vggt_ros.types import State
 
 LEVELS = {
@@ -26,6 +28,9 @@ LEVELS = {
     DiagnosticStatus.ERROR: 'ERROR',
     DiagnosticStatus.STALE: 'STALE',
 }
+# Let messages come in for so many seconds at most, until something is true; whether it is. See ``Stage.wait``.
+Wait = Callable[[float, Callable[[], bool]], bool]
+
 WORKING = (State.TRACKING, State.STATIONARY, State.RELOCALIZED)
 
 
@@ -110,13 +115,19 @@ class Watcher(Node):
         """Tell the faulty node to fail."""
         self._fault.publish(String(data=fault))
 
-    def call(self, name: str, request: Any, wait: Callable[[float, Callable[[], bool]], bool]) -> Any:
-        """Call a service of the node, 30 s at most; the answer, None without one. wait: see ``Stage.wait``."""
+    def change_state(self, transition: str, wait: Wait) -> bool:
+        """Whether a transition of the lifecycle was made: 'configure', 'activate', 'deactivate' or 'cleanup'."""
+        number = getattr(Transition, f'TRANSITION_{transition.upper()}')
+        answer = self.call('change_state', wait, transition=Transition(id=number))
+        return answer is not None and answer.success
+
+    def call(self, name: str, wait: Wait, **fields: Any) -> Any:
+        """Call a service of the node, 30 s at most; the answer, None without one. fields: of the request."""
         client = self._asked[name]
         if not wait(10.0, client.service_is_ready):
             self._journal.note('service', f'{name} is not there')
             return None
-        future = client.call_async(request)
+        future = client.call_async(client.srv_type.Request(**fields))  # type: ignore[attr-defined]
         if not wait(30.0, future.done):
             self._journal.note('service', f'{name} does not answer')
             return None
@@ -134,3 +145,13 @@ def spin(node: Node, seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0 and rclpy.ok():
         rclpy.spin_once(node, timeout_sec=left)
+
+
+@contextmanager
+def on_the_graph() -> Iterator[None]:
+    """From rclpy's beginning to its end, on the graph that the environment names by then."""
+    rclpy.init()
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()

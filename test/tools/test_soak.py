@@ -119,6 +119,18 @@ def test_what_was_said_before_the_fault_does_not_count():
     assert not suffer(stage, made(happens)).passed
 
 
+def test_what_is_said_again_counts_from_when_it_is_said_again():
+    journal = Journal()
+    journal.note('process', 'ended with 0')
+    time.sleep(0.02)
+    since = time.monotonic()
+    assert journal.first('process', 'ended', since) is None
+    time.sleep(0.02)
+    before = time.monotonic()
+    journal.note('process', 'ended with 0')
+    assert journal.first('process', 'ended', since) >= before
+
+
 def test_a_node_that_does_not_come_back_is_red():
     verdict = suffer(Still(lambda stage: stage.journal.note('status', 'LOST the moon'), works=False), made(happens))
     assert not verdict.passed

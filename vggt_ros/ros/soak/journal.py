@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import threading
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Entry:
-    """A text from the first to the last time in a row that it was said, monotonic seconds."""
+    """A text and every time in a row that it was said, monotonic seconds."""
 
     text: str
-    first: float
-    last: float
+    times: list[float]
 
 
 class Journal:
@@ -30,19 +30,19 @@ class Journal:
         with self._lock:
             entries = self._entries.setdefault(channel, [])
             if entries and entries[-1].text == text:
-                entries[-1].last = now
+                entries[-1].times.append(now)
             else:
-                entries.append(_Entry(text, now, now))
+                entries.append(_Entry(text, [now]))
 
     def first(self, channel: str, pattern: str, since: float) -> float | None:
         """When a text of this channel that the pattern finds was first said at or after ``since``, None if never."""
         with self._lock:
             for entry in self._entries.get(channel, ()):
-                if entry.last >= since and re.search(pattern, entry.text):
-                    return max(entry.first, since)
+                if entry.times[-1] >= since and re.search(pattern, entry.text):
+                    return entry.times[bisect_left(entry.times, since)]
         return None
 
     def texts(self, channel: str, since: float) -> list[str]:
         """All that was said at or after ``since``, in order."""
         with self._lock:
-            return [entry.text for entry in self._entries.get(channel, ()) if entry.last >= since]
+            return [entry.text for entry in self._entries.get(channel, ()) if entry.times[-1] >= since]

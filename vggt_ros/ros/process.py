@@ -18,6 +18,9 @@ from rclpy.node import Node
 
 from vggt_ros.ros import compat
 
+_LIBC = ctypes.CDLL(None)  # glibc has the two functions below, other C libraries have not
+_M_ARENA_MAX = -8  # malloc.h
+
 GRACE = 1.2  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
 JOIN = 0.5  # of them for the threads
 
@@ -31,6 +34,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     An interrupt, however often it comes, only ends the context: Python's own KeyboardInterrupt would be raised wherever
     the main thread is.
     """
+    _share_heaps()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # before rclpy.init, whose own handlers call these
     rclpy.init(args=args)
@@ -62,16 +66,22 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     return status
 
 
-def free_memory() -> None:
-    """Collect what only cycles hold, the network among it, and give what is free back to the system.
+def _share_heaps() -> None:
+    """Let all threads use the same two heaps, before there are threads.
 
-    glibc keeps what was freed, in one heap for each of many threads: a node that is configured again and again would
-    come to hold some hundred MiB of nothing.
+    glibc gives many threads heaps of their own, eight for each core. What one frees is no use to the others, and each
+    comes to be as large as the largest thread ever was: a node that runs for hours or is configured again and again
+    would hold some hundred MiB of nothing.
     """
+    if mallopt := getattr(_LIBC, 'mallopt', None):
+        mallopt(_M_ARENA_MAX, 2)
+
+
+def free_memory() -> None:
+    """Collect what only cycles hold, the network among it, and give what is free back to the system."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # other C libraries have none
-    if trim is not None:
-        trim(0)
+    if malloc_trim := getattr(_LIBC, 'malloc_trim', None):
+        malloc_trim(0)
 
 
 def _spin(executor: MultiThreadedExecutor, node: Node) -> None:

@@ -164,7 +164,7 @@ def loaded_besides(module: str, absent: tuple[str, ...]) -> list[str]:
 
 
 # Where threads, transitions and callbacks end: whatever comes is said with its traceback.
-GUARDS = {'vggt_ros/ros/node.py', 'vggt_ros/ros/worker.py', 'vggt_ros/ros/problems.py'}
+GUARDS = {f'vggt_ros/ros/{name}.py' for name in ('node', 'worker', 'problems', 'process')}
 
 
 def test_no_error_is_caught_blindly():

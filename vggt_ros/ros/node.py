@@ -330,7 +330,7 @@ class VGGTNode(RefusingLifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node; with ``autostart`` it configures and activates itself. The exit status of the process."""
+    """Run the node as this process; returns only the exit status of one that cannot be made."""
     return process.run(VGGTNode, args)
 
 

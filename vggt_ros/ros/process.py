@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,27 @@ from vggt_ros.ros import compat
 _LIBC = ctypes.CDLL(None)  # glibc has the two functions below, other C libraries have not
 _M_ARENA_MAX = -8  # malloc.h
 
-GRACE = 1.2  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
-JOIN = 0.5  # of them for the threads
+GRACE = 1.0  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
+JOIN = 0.4  # of them for the threads
+
+
+class _Deadline:
+    """The end of the process, some seconds after it was first told to end. more: seconds beside GRACE."""
+
+    def __init__(self) -> None:
+        self.more = lambda: 0.0
+        self._timer: threading.Timer | None = None
+
+    def begin(self, status: int) -> None:
+        """Only the first time counts."""
+        if self._timer is None:
+            self._timer = threading.Timer(GRACE + self.more(), os._exit, (status,))
+            self._timer.daemon = True
+            self._timer.start()
 
 
 def run(make: Callable[[], Any], args: list[str] | None) -> int:
-    """Make the node and spin it until its context ends; the exit status.
+    """Make the node, spin it until its context ends, and end the process; returns 2 where it cannot be made.
 
     make: a Node with ``supervise()``, called when it has ``autostart``, ``close(patience)``, ``closing_time``, and
     ``exit_status`` for when it ends its context itself.
@@ -35,8 +51,10 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     the main thread is.
     """
     _share_heaps()
+    deadline = _Deadline()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # before rclpy.init, whose own handlers call these
+        # Before rclpy.init, whose own handlers call these.
+        signal.signal(number, lambda *_: deadline.begin(0))
     rclpy.init(args=args)
     try:
         node = make()
@@ -44,6 +62,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
         print(f'vggt: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    deadline.more = lambda: node.closing_time
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
     if node.get_parameter('autostart').value:
@@ -52,18 +71,18 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     try:
         _spin(executor, node)
         status = node.exit_status
-    finally:
-        deadline = threading.Timer(GRACE + node.closing_time, os._exit, (status,))
-        deadline.daemon = True
-        deadline.start()
-        node.close(JOIN)
-        executor.shutdown(timeout_sec=0.2)
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # Once more from launch or the terminal while Python ends: nobody is there any more to handle it.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-    return status
+    except BaseException:  # noqa: BLE001 - of a callback that nobody shields: it is said, and the process ends
+        traceback.print_exc()
+    deadline.begin(status)
+    node.close(JOIN)
+    executor.shutdown(timeout_sec=0.2)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    # Not through Python's own end: it waits for threads that do not end, and takes a second to free what the system
+    # frees at once.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _share_heaps() -> None:

@@ -52,6 +52,7 @@ def no_clock(stage: Stage) -> Iterator[None]:
 def no_weights(stage: Stage) -> Iterator[None]:
     """Started with weights that are not there; they come later."""
     path = stage.folder / 'late.safetensors'
+    path.unlink(missing_ok=True)  # of a run before
     stage.restart_node(f'weights:={path}')
     stage.mark()
     yield

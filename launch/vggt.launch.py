@@ -29,7 +29,7 @@ ARGUMENTS = {
     'params_file': ('', 'YAML file of parameters such as config/vggt.yaml; arguments that are given override it'),
     'rviz': ('false', 'open RViz with config/vggt.rviz, on the topics and frame of these arguments'),
     'respawn': ('false', 'start the node again, two seconds after it has ended by itself'),
-    'log_level': ('info', 'debug, info, warn, error'),
+    'log_level': ('info', ', '.join(launching.LOG_LEVELS) + '; or of one logger, as vggt:=debug'),
 }
 
 
@@ -77,7 +77,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=namespace,
         parameters=[*([params_file] if params_file else []), *([typed] if typed else [])],
         remappings=remappings,
-        arguments=['--ros-args', '--log-level', arguments['log_level']],
+        arguments=['--ros-args', '--log-level', launching.log_level(arguments)],
         additional_env=large_shared_memory(),
         output='screen',
         emulate_tty=True,

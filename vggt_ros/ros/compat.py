@@ -168,7 +168,7 @@ def spin(executor: Any) -> None:
         try:
             return executor.spin()
         except InvalidHandle as error:
-            get_logger('vggt').warning(f'the executor goes on after: {error}', throttle_duration_sec=5.0)
+            get_logger('vggt').debug(f'the executor goes on after: {error}')
 
 
 # numpy kind and size -> sensor_msgs/PointField datatype

@@ -13,6 +13,7 @@ from vggt_ros.ros.parameter_files import values_for
 from vggt_ros.ros.parameters import PARAMETERS, Declared, OptionError
 from vggt_ros.ros.settings import nearest
 
+LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 NOT_GIVEN = 'as params_file'  # default of arguments that are parameters: then the file has its say, else the table
 SIM_TIME = Declared('use_sim_time', False, 'time from /clock; image stamps are used as they come either way')
 TOPICS = {
@@ -46,6 +47,15 @@ def given_parameters(arguments: Mapping[str, str]) -> dict[str, Any]:
 def flag(arguments: Mapping[str, str], name: str) -> bool:
     """An argument of the launch itself that is true or false. Raises OptionError."""
     return bool(Declared(name, False, '').parse(arguments[name]))
+
+
+def log_level(arguments: Mapping[str, str]) -> str:
+    """The argument log_level: a level, or LOGGER:=LEVEL. Raises OptionError."""
+    given = arguments['log_level']
+    level = given.rpartition(':=')[2].lower()
+    if level not in LOG_LEVELS:
+        raise OptionError(f'log_level: {given!r} is not one of {", ".join(LOG_LEVELS)}')
+    return given
 
 
 def refuse_unknown(words: Iterable[str], known: Iterable[str]) -> None:

@@ -174,6 +174,7 @@ class VGGTNode(RefusingLifecycleNode):
             if not (isinstance(error, REFUSED) or is_misconfigured(error)):
                 raise
             return self._refuse('configured, not activated', 'cannot activate', error)
+        self.get_logger().info(f'active: images are awaited on {" and ".join(self._active.topics)}')
         self._stand()
         return super().on_activate(state)
 
@@ -271,7 +272,13 @@ class VGGTNode(RefusingLifecycleNode):
         if state != 'unconfigured':
             return
         for trigger in (self.trigger_configure, self.trigger_activate):
-            if trigger() != SUCCESS and self.context.ok():
+            try:
+                done = trigger() == SUCCESS
+            except RuntimeError:  # RCLError: an interrupt took the context away under the transition
+                if self.context.ok():
+                    raise
+                return
+            if not done:
                 raise self._refusal
 
     def end(self, status: int) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar('T')
 
-LOG_PERIOD = 5.0  # seconds between log lines about one kind of problem
+LOG_PERIODS = (5.0, 60.0)  # seconds between log lines about one kind of problem; doubled while it goes on, up to
 FRESH = 10.0  # seconds for which a problem shows in the diagnostics as present
 
 
@@ -21,10 +21,11 @@ class _Problem:
     text: str = ''
     seen: float = -1e9
     logged: float = -1e9
+    period: float = LOG_PERIODS[0]
 
 
 class Problems:
-    """Counts problems by kind, from any thread. Each kind is logged at most every ``LOG_PERIOD`` seconds."""
+    """Counts problems by kind, from any thread. Each kind is logged now and then, see ``LOG_PERIODS``."""
 
     def __init__(self, logger) -> None:
         self._logger = logger
@@ -63,10 +64,14 @@ class Problems:
         now = time.monotonic()
         with self._lock:
             problem = self._problems.setdefault(kind, _Problem())
+            if now - problem.seen > FRESH:
+                problem.period = LOG_PERIODS[0]
             problem.count += 1
             problem.text, problem.seen = text, now
-            if now - problem.logged < LOG_PERIOD:
+            if now - problem.logged < problem.period:
                 return 0
+            if problem.count > 1:
+                problem.period = min(2 * problem.period, LOG_PERIODS[1])
             problem.logged = now
             return problem.count
 
@@ -85,4 +90,4 @@ class Problems:
 
 
 def _times(count: int) -> str:
-    return '' if count == 1 else f' ({count} times so far)'
+    return '' if count == 1 else f' ({count} times so far, this or the like)'

@@ -75,6 +75,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
         traceback.print_exc()
     deadline.begin(status)
     node.close(JOIN)
+    _Deadline().begin(status)  # whatever had to be saved is saved
     executor.shutdown(timeout_sec=0.2)
     node.destroy_node()
     rclpy.try_shutdown()

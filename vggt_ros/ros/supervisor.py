@@ -83,6 +83,8 @@ class Supervisor:
         try:
             self._supervised.bring_up()
         except Refusal as refusal:
+            if not self._node.context.ok():
+                return
             self._misunderstood += not refusal.understood
             # A device that failed under this process is given back to a new one only.
             if self._recovering or not refusal.passing or self._misunderstood >= ATTEMPTS:

@@ -17,6 +17,8 @@ from vggt_ros.ros.inputs.timeline import Timeline, Verdict
 from vggt_ros.ros.mailbox import Mailbox
 from vggt_ros.ros.problems import Problems
 
+INFO_LATE = 1.0  # s after the first image; until then camera_info may be on its way
+
 
 class Intake:
     """Accepts or refuses images by their stamps, and remembers the latest camera_info.
@@ -61,9 +63,9 @@ class Intake:
             calibration = None
         elif calibration is None:
             if self._mode == 'required' or now - self._first_image < self._timeout:
-                self._problems.report(
-                    'camera_info missing', 'images arrive but no camera_info: check its topic, or set calibration'
-                )
+                if now - self._first_image >= INFO_LATE:
+                    text = 'images arrive but no camera_info: check its topic, or set calibration'
+                    self._problems.report('camera_info missing', text)
                 return Verdict(refused=1)
             self._problems.report('uncalibrated', 'no camera_info: going on with predicted intrinsics')
         incoming = Incoming(data, self._kind, calibration, header.stamp, now)

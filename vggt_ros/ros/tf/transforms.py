@@ -175,7 +175,8 @@ class Transforms:
         if camera in self.frames.worlds:
             return f'the camera has the frame id {camera} of the map or odom: set camera_frame, map_frame or odom_frame'
         if self.frames.looks_up and located.scale is not Scale.METRIC:
-            return f'tf_mode {mode} waits for a source of metric scale: the transforms of others are in metres'
+            why = 'the transforms of others are in metres'
+            return f'tf_mode {mode} waits for a source of metric scale (/diagnostics has how they stand): {why}'
         return None
 
     def _mount(self, item: tuple[Placement, np.ndarray]) -> np.ndarray | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from vggt_ros.tools.soak.stage import FaultError, Stage
 
 CYCLES, KEPT = 10, 20.0  # configure/cleanup, and MiB that the node may hold more after the last than half-way
 FILE_LIMIT = 16384  # bytes that the node can write into a file while the disk is full
+
+
+def _fresh(stage: Stage) -> Path:
+    """A folder with nothing in it of a run before."""
+    return Path(tempfile.mkdtemp(dir=stage.folder))
 
 
 def _ended(stage: Stage, number: int) -> Iterator[None]:
@@ -51,8 +57,7 @@ def no_clock(stage: Stage) -> Iterator[None]:
 @fault('INACTIVE, names the file; ERROR', both('INACTIVE', r'late\.safetensors', 'ERROR'), within=20.0, back=90.0)
 def no_weights(stage: Stage) -> Iterator[None]:
     """Started with weights that are not there; they come later."""
-    path = stage.folder / 'late.safetensors'
-    path.unlink(missing_ok=True)  # of a run before
+    path = _fresh(stage) / 'late.safetensors'
     stage.restart_node(f'weights:={path}')
     stage.mark()
     yield
@@ -112,7 +117,8 @@ def disk_full(stage: Stage) -> Iterator[None]:
     """The map is to be saved where a file can have 16 KiB."""
     stage.mark()
     before = resource.prlimit(stage.node.pid, resource.RLIMIT_FSIZE, (FILE_LIMIT, resource.RLIM_INFINITY))
-    folder = stage.folder / 'map_full'
+    fresh = _fresh(stage)
+    folder = fresh / 'map_full'
     try:
         stage.watcher.call('save_map', stage.wait, folder=str(folder))
     finally:
@@ -120,7 +126,7 @@ def disk_full(stage: Stage) -> Iterator[None]:
     yield
     if folder.exists() and any(folder.iterdir()):
         raise FaultError('half a map stays')
-    answer = stage.watcher.call('save_map', stage.wait, folder=str(stage.folder / 'map'))
+    answer = stage.watcher.call('save_map', stage.wait, folder=str(fresh / 'map'))
     if answer is None or not answer.success:
         raise FaultError('the map cannot be saved once there is room again')
 

@@ -104,7 +104,7 @@ def size(stage: Stage) -> Iterator[None]:
         yield
 
 
-@fault('WARN, new calibration', warned('(calibration|camera_info|intrinsics)'), lasts=6.0, epochs=2)
+@fault('WARN, new calibration', warned('camera changed .*fx'), lasts=6.0, epochs=2)
 def calibration(stage: Stage) -> Iterator[None]:
     """The focal length in camera_info becomes 0.8 of what it was for 6 s."""
     with stage.behaving(focal=0.8):

@@ -12,6 +12,7 @@ from builtin_interfaces.msg import Time
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
@@ -189,6 +190,16 @@ def stamps(messages) -> list[int]:
 def poses(count: int) -> dict[int, np.ndarray]:
     """stamp -> T_world_camera of the walk."""
     return {stamp_of(i): T for i, T in enumerate(walk(count))}
+
+
+def matrix(placed) -> np.ndarray:
+    """(4, 4) of a geometry_msgs/Pose or Transform."""
+    is_pose = hasattr(placed, 'position')
+    t, q = (placed.position, placed.orientation) if is_pose else (placed.translation, placed.rotation)
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
+    T[:3, 3] = t.x, t.y, t.z
+    return T
 
 
 def zero_time() -> Time:

@@ -25,7 +25,7 @@ FULL = [
     RuntimeError('GET was unable to find an engine to execute this computation'),
     RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "../c10/cuda/CUDACachingAllocator.cpp":1131'),
     RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: 12"),
-    RuntimeError('unable to mmap 5028 bytes from file </tmp/a.pt>: Cannot allocate memory (12)'),
+    RuntimeError('unable to mmap 5028 bytes from file <a.pt>: Cannot allocate memory (12)'),
     MemoryError(),
 ]
 LOST = [

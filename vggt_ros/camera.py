@@ -120,7 +120,7 @@ def rays(uv: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 def unproject(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
     """z-depth (h, w) -> points (h, w, 3) float64 in the camera's optical frame; NaN stays NaN."""
-    return rays(pixel_grid((depth.shape[1], depth.shape[0])), K) * depth[..., None]
+    return rays(pixel_grid(image_size(depth)), K) * depth[..., None]
 
 
 def project(points: np.ndarray, K: np.ndarray) -> np.ndarray:

@@ -16,14 +16,13 @@ from nav_msgs.msg import Odometry, Path
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from vggt_ros.msg import Status, TrackArray
 from vggt_ros.srv import SaveMap
 
 from exact import SIZE, ExactPredictor, K, depth_of, walk
-from harness import START, Rig, image_message, info_message, poses, stamp_of, stamps, wait_until, zero_time
+from harness import START, Rig, image_message, info_message, matrix, poses, stamp_of, stamps, wait_until, zero_time
 from vggt_ros import camera
 from vggt_ros.evaluation.runs import ate
 from vggt_ros.evaluation.scenarios import room_loop
@@ -52,14 +51,6 @@ def expected_map(count: int) -> np.ndarray:
     start[:3, :3] = map_from_camera(assumed_level().down)
     truth = walk(count)
     return start @ camera.invert(truth[0]) @ truth
-
-
-def matrix(transform) -> np.ndarray:
-    T = np.eye(4)
-    q, t = transform.rotation, transform.translation
-    T[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
-    T[:3, 3] = t.x, t.y, t.z
-    return T
 
 
 @pytest.fixture(scope='module')
@@ -305,19 +296,23 @@ def test_a_calibration_that_comes_late_or_changes_begins_a_new_epoch():
         assert rig.problems()['camera change'] == 2
 
 
+def play_at(rig, stamps):
+    """Images of the walk with these stamps in place of their own."""
+    rig.predictor.poses |= dict(zip(stamps, walk(len(stamps)), strict=True))
+    rig.play([])
+    rig.info.publish(info_message(0))
+    time.sleep(0.1)
+    for index, stamp in enumerate(stamps):
+        message = image_message(index)
+        message.header.stamp = ns_to_time(stamp)
+        rig.send(message)
+
+
 def test_time_going_far_back_is_a_restart():
     with Rig(ExactPredictor(poses(8))) as rig:
         tracks = rig.listen(TrackArray, '/vggt/tracks')
         tf = rig.listen(TFMessage, '/tf')
-        later = [stamp_of(i) + 10**10 for i in range(3)]
-        rig.predictor.poses |= dict(zip(later, walk(3), strict=True))
-        rig.play([])
-        rig.info.publish(info_message(0))
-        time.sleep(0.1)
-        for i, stamp in enumerate(later):
-            message = image_message(i)
-            message.header.stamp = ns_to_time(stamp)
-            rig.send(message)
+        play_at(rig, [stamp_of(i) + 10**10 for i in range(3)])
         assert wait_until(lambda: len(tracks) == 3)
         rig.play(range(3, 6))
         assert wait_until(lambda: len(tracks) == 6)
@@ -330,14 +325,7 @@ def test_what_waits_is_solved_before_the_map_begins_anew():
     with Rig(ExactPredictor(poses(32)), stride=2) as rig:
         odometry = rig.listen(Odometry, '/vggt/odometry')
         later = [stamp_of(i) + 10**12 for i in range(24)]
-        rig.predictor.poses |= dict(zip(later, walk(24), strict=True))
-        rig.play([])
-        rig.info.publish(info_message(0))
-        time.sleep(0.1)
-        for i, stamp in enumerate(later):
-            message = image_message(i)
-            message.header.stamp = ns_to_time(stamp)
-            rig.send(message)
+        play_at(rig, later)
         rig.play(range(8))
         assert rig.settled()
         assert wait_until(lambda: len(odometry) == 32)

@@ -89,13 +89,18 @@ def write_pcd(path: Path, xyz: np.ndarray, rgb: np.ndarray) -> None:
     """(N, 3) positions and (N, 3) uint8 colours as a binary PCD file (v0.7). Raises OSError; no broken file stays."""
     points = np.empty(len(xyz), PCD_POINT)
     points['x'], points['y'], points['z'] = xyz.T
-    red, green, blue = rgb.T.astype(np.uint32)
-    points['rgb'] = red << 16 | green << 8 | blue
+    points['rgb'] = pack_rgb(rgb)
     header = (
         '# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F U\n'
         f'COUNT 1 1 1 1\nWIDTH {len(points)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(points)}\nDATA binary\n'
     )
     write_whole(path, header.encode() + points.tobytes())
+
+
+def pack_rgb(rgb: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 -> (...) uint32 0x00RRGGBB: PCL's colour of a point."""
+    wide = rgb.astype(np.uint32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
 def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:

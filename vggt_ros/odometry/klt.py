@@ -214,7 +214,7 @@ class KltTracker:
         uv, found, _ = cv2.calcOpticalFlowPyrLK(before, grey, self._uv, guess, maxLevel=levels, **options)
         # Back from the end, beginning at the start: only a point that returns there by itself stays.
         back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, before, uv, self._uv.copy(), maxLevel=1, **options)
-        size = np.array([grey.shape[1], grey.shape[0]])
+        size = np.array(image_size(grey))
         alive = np.asarray(found)[:, 0].astype(bool) & np.asarray(returned)[:, 0].astype(bool)
         alive &= np.linalg.norm(back - self._uv, axis=1) <= self.config.forward_backward * unit
         alive &= ((uv >= 0) & (uv <= size - 1)).all(axis=1)

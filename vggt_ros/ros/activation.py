@@ -9,18 +9,19 @@ from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.counters import Counters
 from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
 from vggt_ros.ros.inputs.intake import ImageInput, Intake
 from vggt_ros.ros.inputs.sensor import RosSensor
+from vggt_ros.ros.inputs.serialized import transported
 from vggt_ros.ros.inputs.subscriptions import Subscriptions
 from vggt_ros.ros.mailbox import Mailbox, Outbox, Room
 from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.worker import CameraThread, Finding, NetworkThread, QueuedFrame
 
 FINDINGS = 8  # that wait for the executor
@@ -91,9 +92,7 @@ class Activation:
                 pause_after,
             ),
         )
-        kind, topic = (
-            (Image, 'image') if settings['image_transport'] == 'raw' else (CompressedImage, 'image/compressed')
-        )
+        kind, topic = transported(settings, 'image')
         self.topics = (node.resolve_topic_name(topic),)
         group = MutuallyExclusiveCallbackGroup()
         with ExitStack() as parts:  # in the order in which they must end: first nothing new comes, then the threads end
@@ -104,9 +103,7 @@ class Activation:
                 sensor.open(group)
             self._subscriptions.add_images(kind, topic, self._images, 2, group)
             self._subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group, latched=True)
-            # By a clock that nothing of the robot can stop.
-            timer = node.create_timer(LOOK, self._look_around, group, Clock(clock_type=ClockType.STEADY_TIME))
-            parts.callback(node.destroy_timer, timer)
+            parts.callback(node.destroy_timer, steady_timer(node, LOOK, self._look_around, group))
             for thread in self._threads:
                 thread.start()
             self._parts = parts.pop_all()

@@ -14,9 +14,10 @@ from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.sensors import Sensor
 from vggt_ros.odometry.world import WorldConfig
 from vggt_ros.pipeline import Pipeline
+from vggt_ros.ros.cdr import kind_of
 from vggt_ros.ros.inputs.frames import FrameMaker
 from vggt_ros.ros.inputs.intake import Intake
-from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE
+from vggt_ros.ros.inputs.serialized import transported
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.tracks.config import TrackerConfig
@@ -93,23 +94,23 @@ def make_intake(
 
     resolve: the full name of a topic.
     """
-    required, raw = settings['calibration'] == 'required', settings['image_transport'] == 'raw'
+    kind, topic = transported(settings, 'image')
     return (
         Intake(
             problems,
             settings['calibration'],
             settings['calibration_timeout'],
             round(settings['max_time_jump'] * 1e9),
-            IMAGE if raw else COMPRESSED_IMAGE,
+            kind_of(kind),
         ),
         FrameMaker(
             problems,
             settings['camera_frame'],
-            required,
+            settings['calibration'] == 'required',
             settings['image_bits'],
             settings['rectified'],
             settings['image_size'],
-            resolve('image' if raw else 'image/compressed'),
+            resolve(topic),
         ),
     )
 

@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 
 from vggt_ros import camera
 from vggt_ros.depth import color_to_network
+from vggt_ros.files import cloud as clouds
 from vggt_ros.ros import compat
 from vggt_ros.types import Estimate, Frame, PosedFrame, Tracks
 
@@ -128,8 +129,7 @@ def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
 
 def pack_rgb(image: np.ndarray) -> np.ndarray:
     """(..., 3) uint8 -> (...) float32 whose bits are 0x00RRGGBB: the rgb field of PCL and RViz."""
-    wide = image.astype(np.uint32)
-    return (wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]).view(np.float32)
+    return clouds.pack_rgb(image).view(np.float32)
 
 
 def to_array(typecode: str, values: np.ndarray) -> array.array:

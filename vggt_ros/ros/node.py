@@ -15,7 +15,6 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -32,6 +31,7 @@ from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.reporter import Reporter
 from vggt_ros.ros.services import Services
 from vggt_ros.ros.settings import change, declare
+from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.lookup import open_lookup
@@ -90,12 +90,12 @@ class VGGTNode(RefusingLifecycleNode):
         self._abandoned = False  # whether a thread would not end
         self._supervisor: Supervisor | None = None
         self._guard = self.create_guard_condition(self._publish_findings)
-        self._reporter = Reporter(self, self._problems)
-        # While the network is loaded, or a thread waited for, the node still says so; a simulation's clock may stand.
-        watching, self._steady = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(WATCH, self._stand, watching, self._steady)
-        self.create_timer(1.0, self._diagnose, watching, self._steady)
-        self.create_timer(WATCH, self._look_after, clock=self._steady)
+        self._reporter = Reporter(self, self._settings, self._problems)
+        # While the network is loaded, or a thread waited for, the node still says so.
+        watching = MutuallyExclusiveCallbackGroup()
+        steady_timer(self, WATCH, self._stand, watching)
+        steady_timer(self, 1.0, self._diagnose, watching)
+        steady_timer(self, WATCH, self._look_after)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
@@ -143,15 +143,12 @@ class VGGTNode(RefusingLifecycleNode):
         self._intake = make_intake(settings, self._problems, self.resolve_topic_name)
         parts.callback(delattr, self, '_intake')
         if publication.transforms.frames.looks_up:
-            self._every(parts, RETRY, publication.retry_transforms)
+            parts.callback(self.destroy_timer, steady_timer(self, RETRY, publication.retry_transforms))
         parts.callback(Services(self, lambda: self._active, self._guard.trigger).close)
         self._publication = publication
         parts.callback(setattr, self, '_publication', None)
         self.get_logger().info(compat.describe())
         self.get_logger().info(', '.join(f'{key}: {value}' for key, value in predictor.describe().items()))
-
-    def _every(self, parts: ExitStack, seconds: float, call: Callable[[], None]) -> None:
-        parts.callback(self.destroy_timer, self.create_timer(seconds, call, clock=self._steady))
 
     @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rclpy.node import Node
 
@@ -12,7 +14,7 @@ from vggt_ros.ros.clock_watch import ClockWatch
 from vggt_ros.ros.counters import Counts
 from vggt_ros.ros.outputs.diagnostics import Diagnostics
 from vggt_ros.ros.outputs.publication import Publication
-from vggt_ros.ros.outputs.standing import Activity, Standing, judge, silence
+from vggt_ros.ros.outputs.standing import Activity, Standing, judge
 from vggt_ros.ros.outputs.status import StatusOutput
 from vggt_ros.ros.problems import Problems
 
@@ -22,11 +24,12 @@ NOTHING = WindowResult()  # as before the first window
 class Reporter:
     """Any thread of the executor may ask it to speak.
 
-    active, publication: what there is now, None without. inactive: how a node stands that is not active.
+    settings: the node's parameters by name. active, publication: what there is now, None without. inactive: how a node
+    stands that is not active.
     """
 
-    def __init__(self, node: Node, problems: Problems) -> None:
-        self._node, self._problems = node, problems
+    def __init__(self, node: Node, settings: Mapping[str, Any], problems: Problems) -> None:
+        self._settings, self._problems = settings, problems
         self._clock = ClockWatch(node)
         self._counts = Counts()  # of the newest activation, until the map is given back
         self._status, self._diagnostics = StatusOutput(node), Diagnostics(node, problems)
@@ -40,13 +43,10 @@ class Reporter:
     def diagnose(self, active: Activation | None, publication: Publication | None, inactive: Standing) -> None:
         """Once a second."""
         standing, counts = self._standing(active, publication, inactive)
-        quiet = ''
-        if active is not None and not active.paused:
-            quiet = silence(self._activity(active, counts), time.monotonic())
         scale, details = NOTHING.scale, {}
         if publication is not None:
             scale, details = publication.result.scale, publication.details()
-        self._diagnostics.publish(standing, quiet, counts, scale, details)
+        self._diagnostics.publish(standing, counts, scale, details)
 
     def _standing(
         self, active: Activation | None, publication: Publication | None, inactive: Standing
@@ -59,13 +59,12 @@ class Reporter:
         return standing.with_reason(self._clock.problem()), counts
 
     def _activity(self, active: Activation, counts: Counts) -> Activity:
-        get = self._node.get_parameter
         return Activity(
             counts,
             active.began,
             active.topics,
-            get('image_timeout').value,
-            get('mode').value == 'every_frame',
+            self._settings['image_timeout'],
+            self._settings['mode'] == 'every_frame',
             active.paused,
             tuple(self._problems.present(but='silence')),
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.node import Node
 from rclpy.qos import InvalidQoSProfileException
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.timer import Timer
+
+from vggt_ros.ros.steady import steady_timer
 
 PAUSES = (1.0, 60.0)  # seconds before the second attempt; doubled for every further one, up to
 ATTEMPTS = 5  # attempts that end in something that nobody understands
@@ -50,7 +51,6 @@ class Supervisor:
 
     def __init__(self, node: Node, supervised: Supervised, end: Callable[[int], None]) -> None:
         self._node, self._supervised, self._end = node, supervised, end
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Timer | None = None
         self._pause = PAUSES[0]
         self._misunderstood = 0
@@ -73,7 +73,7 @@ class Supervisor:
         self._pause = min(2 * self._pause, PAUSES[1])
 
     def _after(self, seconds: float) -> None:
-        self._timer = self._node.create_timer(seconds, self._attempt, clock=self._steady)
+        self._timer = steady_timer(self._node, seconds, self._attempt)
 
     def _attempt(self) -> None:
         timer, self._timer = self._timer, None

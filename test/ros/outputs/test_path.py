@@ -14,6 +14,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.srv', reason='the workspace is not built')
 
 from exact_windows import STEPS, estimate, stamp_of
+from harness import matrix
 from vggt_ros.odometry.keyframe import typical_depth
 from vggt_ros.ros.messages import time_to_ns
 from vggt_ros.ros.outputs import path
@@ -32,7 +33,7 @@ class Stage:
         assert topic == '~/path'
         return self
 
-    def create_timer(self, period, call, clock):
+    def create_timer(self, period, call, group, clock):
         self.timers.append((period, call, clock))
 
     def get_subscription_count(self):
@@ -53,14 +54,6 @@ class Stage:
         assert period == path.PERIOD
         call()
         return self.sent[-1] if self.sent else None
-
-
-def matrix(pose) -> np.ndarray:
-    T = np.eye(4)
-    q, t = pose.orientation, pose.position
-    T[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
-    T[:3, 3] = t.x, t.y, t.z
-    return T
 
 
 def test_poses_lie_apart_and_the_newest_ends_the_path():

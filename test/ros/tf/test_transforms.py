@@ -15,7 +15,7 @@ from tf_stage import SETTINGS, Others, Stage, at, transform
 from vggt_ros.camera import invert
 from vggt_ros.ros.messages import from_transform
 from vggt_ros.ros.outputs.outputs import from_placement
-from vggt_ros.ros.tf import parents, transforms
+from vggt_ros.ros.tf import heard, parents, transforms
 from vggt_ros.ros.tf.transforms import Transforms
 from vggt_ros.types import Scale
 
@@ -31,7 +31,7 @@ def stage():
 def clock(monkeypatch):
     """Seconds that the test sets."""
     time = [100.0]
-    for module in (transforms, parents):
+    for module in (transforms, parents, heard):
         monkeypatch.setattr(module, 'monotonic', lambda: time[0])
     return time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vggt_ros.camera import PixelMap, invert, pixel_grid, project, rays, transform
+from vggt_ros.camera import PixelMap, image_size, invert, pixel_grid, project, rays, transform
 from vggt_ros.depth import STEP, depth_at
 
 STRIDE = 3  # network pixels between the points of a cloud
@@ -15,7 +15,7 @@ class DepthCloud:
     """Points of a frame's depth image (h, w), K (3, 3) in its pixels, in the frame's optical axes."""
 
     def __init__(self, depth: np.ndarray, K: np.ndarray) -> None:
-        grid = pixel_grid((depth.shape[1], depth.shape[0]))[::STRIDE, ::STRIDE]
+        grid = pixel_grid(image_size(depth))[::STRIDE, ::STRIDE]
         z = depth[::STRIDE, ::STRIDE].astype(np.float64)
         with np.errstate(invalid='ignore'):
             known = z > 0

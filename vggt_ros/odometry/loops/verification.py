@@ -79,7 +79,7 @@ def conflict(
 
 def _surface(view: DepthView, stride: int) -> np.ndarray:
     """(N, 3) every ``stride``-th pixel's point in the map."""
-    uv = camera.pixel_grid((view.depth.shape[1], view.depth.shape[0]))[stride // 2 :: stride, stride // 2 :: stride]
+    uv = camera.pixel_grid(camera.image_size(view.depth))[stride // 2 :: stride, stride // 2 :: stride]
     depth = view.depth[stride // 2 :: stride, stride // 2 :: stride]
     points = (camera.rays(uv, view.K) * depth[..., None])[depth > 0]
     return camera.transform(view.T_map_camera, points)

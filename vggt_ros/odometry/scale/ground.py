@@ -76,7 +76,7 @@ def _below_horizon(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 3) on a grid but the least confident quarter, and which of them (N,) have a vertical normal."""
     grid = slice(STRIDE // 2, None, STRIDE)
-    pixels = camera.pixel_grid((depth.shape[1], depth.shape[0]))[grid, grid]
+    pixels = camera.pixel_grid(camera.image_size(depth))[grid, grid]
     points, weight = camera.rays(pixels, K) * depth[grid, grid, None], weight[grid, grid]
     with np.errstate(invalid='ignore'):
         usable = (points[..., 2] > 0) & np.isfinite(points).all(-1) & (weight > 0)

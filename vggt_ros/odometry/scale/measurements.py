@@ -61,7 +61,7 @@ def depth_scale(
         return NoMeasurement(name, f'not synchronised: {apart / 1e6:.1f} ms apart, {tolerance / 1e6:.1f} ms allowed')
     if sensor.size == 0:
         return NoMeasurement(name, 'the depth image is empty')
-    size = (sensor.shape[1], sensor.shape[0])
+    size = camera.image_size(sensor)
     stretch = size[0] * pixel_map.source[1] / (size[1] * pixel_map.source[0])
     if abs(math.log(stretch)) > 0.02:
         return NoMeasurement(name, f'not registered: {size} has another shape than the image, {pixel_map.source}')

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.camera import image_size
 from vggt_ros.ros.inputs.images import Picture, to_picture
 from vggt_ros.ros.inputs.rectify import PRECISION, Rectifier
 
@@ -44,7 +45,7 @@ class Decoder:
 
         Numbers that differ by less than the maps are exact to, as those of a driver that rounds, need no new maps.
         """
-        rectifier = self._rectify_by(calibration, (picture.image.shape[1], picture.image.shape[0]))
+        rectifier = self._rectify_by(calibration, image_size(picture.image))
         rectifier.check(picture.source)
         return Undistorted(rectifier(picture.image), rectifier, rectifier.valid)
 

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.odometry.scale.recent import Recent
 from vggt_ros.odometry.scale.sources import BaselineSource
 from vggt_ros.odometry.sensors import Reading
+from vggt_ros.ros.cdr import kind_of
 from vggt_ros.ros.inputs.decoder import Decoder
 from vggt_ros.ros.inputs.images import ImageError
 from vggt_ros.ros.inputs.lens import CameraInfoError
 from vggt_ros.ros.inputs.scale import ScaleSensor
 from vggt_ros.ros.inputs.sensor import Robot
-from vggt_ros.ros.inputs.serialized import COMPRESSED_IMAGE, IMAGE, header_of, read
+from vggt_ros.ros.inputs.serialized import header_of, read, transported
 from vggt_ros.ros.messages import frame_name
 from vggt_ros.types import Frame
 
@@ -42,16 +43,14 @@ class SecondCamera(ScaleSensor):
         self._info: Calibration | None = None
         self._decoder = Decoder(settings['image_bits'], settings['rectified'], settings['image_size'])
         self._frames = ('', '')  # frame ids of both cameras
-        self._compressed = settings['image_transport'] == 'compressed'
-        self._name = 'second/image/compressed' if self._compressed else 'second/image'
+        self._kind, self._name = transported(settings, 'second/image')
         self.topic = robot.node.resolve_topic_name(self._name)
         self._reason = f'no image on {self.topic}'
         self.hint = f'check the topic {self.topic} and its camera_info'
 
     def open(self, group: CallbackGroup | None = None) -> None:
         """Subscribe."""
-        kind = CompressedImage if self._compressed else Image
-        self.subscriptions.add_images(kind, self._name, self._on_image, 5, group)
+        self.subscriptions.add_images(self._kind, self._name, self._on_image, 5, group)
         self.subscriptions.add(CameraInfo, 'second/camera_info', self._on_info, 5, group, latched=True)
 
     def _on_image(self, data: bytes) -> None:
@@ -94,7 +93,7 @@ class SecondCamera(ScaleSensor):
                 f'{self._tolerance / 1e6:.1f} ms allowed'
             )
         try:
-            message = read(data, COMPRESSED_IMAGE if self._compressed else IMAGE)
+            message = read(data, kind_of(self._kind))
             frame = self._decode(message, -partner.index - 1, stamp)
         except (ImageError, CameraInfoError) as error:
             return self._refused(f'image of the second camera refused: {error}')

@@ -7,7 +7,10 @@ bytes in place.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from sensor_msgs.msg import CompressedImage, Image
 
 from vggt_ros.ros.cdr import CdrError, deserialize
 from vggt_ros.ros.inputs.images import ImageError
@@ -40,6 +43,11 @@ def header_of(data: bytes) -> Header:
     except UnicodeDecodeError as error:
         raise ImageError(f'its frame_id {name[:-1]!r} is no UTF-8') from error
     return Header(seconds * 1_000_000_000 + nanoseconds, frame_id)
+
+
+def transported(settings: Mapping[str, Any], topic: str) -> tuple[type, str]:
+    """Message class and topic of a camera's images, as the parameter ``image_transport`` has them."""
+    return (Image, topic) if settings['image_transport'] == 'raw' else (CompressedImage, f'{topic}/compressed')
 
 
 def read(data: bytes, kind: str) -> Any:

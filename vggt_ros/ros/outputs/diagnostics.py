@@ -24,20 +24,16 @@ class Diagnostics:
         self._received = 0
         self._last_time = time.monotonic()
 
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_publisher(self._publisher)
-
-    def publish(self, standing: Standing, silence: str, counts: Counts, scale: Scale, details: dict[str, str]) -> None:
-        """silence: why there is no image to look at, empty when there is. details: what else is worth knowing."""
+    def publish(self, standing: Standing, counts: Counts, scale: Scale, details: dict[str, str]) -> None:
+        """details: what else is worth knowing."""
         array = DiagnosticArray()
         now = self._node.get_clock().now()
         # Simulated time is zero until the first /clock: monitors would take the message for years old.
         array.header.stamp = (now if now.nanoseconds else Clock().now()).to_msg()
-        array.status = [self._images(standing, silence, counts), self._odometry(standing, counts, scale, details)]
+        array.status = [self._images(standing, counts), self._odometry(standing, counts, scale, details)]
         self._publisher.publish(array)
 
-    def _images(self, standing: Standing, silence: str, counts: Counts) -> DiagnosticStatus:
+    def _images(self, standing: Standing, counts: Counts) -> DiagnosticStatus:
         now = time.monotonic()
         rate = max(counts.received - self._received, 0) / max(now - self._last_time, 1e-3)
         self._received, self._last_time = counts.received, now
@@ -46,9 +42,9 @@ class Diagnostics:
             message = 'the node is not active'
         if present := self._problems.present():
             level, message = DiagnosticStatus.WARN, '; '.join(present)
-        if silence:
-            level, message = DiagnosticStatus.ERROR, silence
-            self._problems.report('silence', silence)
+        if standing.silence:
+            level, message = DiagnosticStatus.ERROR, standing.silence
+            self._problems.report('silence', standing.silence)
         values = {'rate [Hz]': f'{rate:.1f}', 'received': counts.received, 'dropped': counts.dropped}
         values |= {f'problem: {kind}': count for kind, count in self._problems.counts().items()}
         return self._status('images', level, message, values)

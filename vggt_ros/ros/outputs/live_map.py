@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
@@ -32,6 +31,7 @@ from vggt_ros.ros.messages import POINT, ns_to_time, pack_rgb
 from vggt_ros.ros.outputs.map_keeper import Edition, MapContents, MapKeeper
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
 from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.steady import steady_timer
 from vggt_ros.srv import SaveMap
 
 PATIENCE = 60.0  # seconds until the map's thread must have answered
@@ -66,8 +66,7 @@ class LiveMap:
         self._publisher = self._publishers.add(PointCloud2, '~/map', latched=True)
         topic_group, save_group = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._guard = node.create_guard_condition(self._publish, topic_group)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(min(LOOK, period), self._look, topic_group, steady)
+        self._timer = steady_timer(node, min(LOOK, period), self._look, topic_group)
         self._service = node.create_service(SaveMap, '~/save_map', self._on_save, callback_group=save_group)
         self._keeper.start()
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
@@ -18,6 +17,7 @@ from vggt_ros import camera
 from vggt_ros.odometry.keyframe import typical_depth
 from vggt_ros.ros import messages
 from vggt_ros.ros.outputs.publishers import Publishers, wanted
+from vggt_ros.ros.steady import steady_timer
 from vggt_ros.similarity import Similarity, move_poses
 from vggt_ros.types import Estimate
 
@@ -48,7 +48,7 @@ class PathOutput:
         self._steps: deque[_Step] = deque()
         self._is_new, self._is_moved = False, False
         self._publisher = publishers.add(Path, '~/path')
-        self._timer = node.create_timer(PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = steady_timer(node, PERIOD, self.publish)
 
     def close(self) -> None:
         """End the timer."""

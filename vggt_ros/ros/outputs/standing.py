@@ -15,11 +15,15 @@ LATENCIES = 3.0  # how many times the latest window's latency
 
 @dataclass(frozen=True)
 class Standing:
-    """state: what is true. reasons: why, in words. failed: something does not work, the camera is not merely lost."""
+    """state: what is true. reasons: why, in words. failed: something does not work, the camera is not merely lost.
+
+    silence: why there is no image to look at, empty when there is.
+    """
 
     state: State
     reasons: tuple[str, ...] = ()
     failed: bool = False
+    silence: str = ''
 
     @property
     def message(self) -> str:
@@ -56,8 +60,8 @@ def judge(result: WindowResult, located: PosedFrame | None, activity: Activity, 
     state = current_state(result.state, located, activity.paused)
     if activity.paused:
         return Standing(state)
-    if text := silence(activity, now):
-        return Standing(State.INITIALIZING if counts.last_seen is None else State.LOST, (text,), True)
+    if text := _silence(activity, now):
+        return Standing(State.INITIALIZING if counts.last_seen is None else State.LOST, (text,), True, text)
     camera, network = counts.failures['camera'], counts.failures['network']
     if camera.in_row:
         return Standing(State.LOST, (camera.reason,), True)
@@ -78,7 +82,7 @@ def _without_network(state: State, carried: bool) -> State:
     return State.DEGRADED if carried and state is not State.LOST else State.LOST
 
 
-def silence(activity: Activity, now: float) -> str:
+def _silence(activity: Activity, now: float) -> str:
     """Why there is nothing to look at, empty when there is."""
     counts, topics = activity.counts, ' or '.join(activity.topics)
     work: tuple[float | None, ...] = ()

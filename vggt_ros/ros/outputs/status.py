@@ -18,15 +18,9 @@ class StatusOutput:
     """Says how things stand whenever it is something new; may be called by any thread of the executor."""
 
     def __init__(self, node: Node) -> None:
-        self._publishers = Publishers(node)
-        self._publisher = self._publishers.add(Status, '~/status', latched=True)
+        self._publisher = Publishers(node).add(Status, '~/status', latched=True)
         self._lock = threading.Lock()
         self._last: tuple = ()
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        with self._lock:
-            self._publishers.close()
 
     def say(self, standing: Standing, scale: Scale, epoch: int, latest: Frame | None, counts: Counts) -> None:
         """latest: the newest image that was looked at."""

@@ -31,6 +31,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.camera import image_size
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.sequence import RawImage
 from vggt_ros.ros.messages import fill_image, ns_to_time, to_array
@@ -109,13 +110,13 @@ class Camera(Node):
         self._habits = replace(habits, once=0.0)
         stamp = ns_to_time(max(0, time.time_ns() + round(ahead * 1e9)))
         picture = self._pictures[next(self._order)]
-        size = picture.shape[1], picture.shape[0]
+        size = image_size(picture)
         if habits.size is not None:
             picture = cv2.resize(picture, habits.size)
         if self._calibration is not None:
             info = CameraInfo()
             info.header.stamp, info.header.frame_id = stamp, FRAME_ID
-            self._calibrated(size, (picture.shape[1], picture.shape[0])).fill(info)
+            self._calibrated(size, image_size(picture)).fill(info)
             self._info.publish(info)
         broken = habits.broken if self._count % 2 else ''
         message = _compressed(picture, broken) if habits.compressed else _raw(picture, broken)

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from time import monotonic
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
 from vggt_ros.ros.polled import Polled
+from vggt_ros.ros.steady import steady_timer
 
 PERIOD = 0.5  # s between looks where nobody asks
+MOST = 20_000  # messages of /tf that wait to be read
 DEPTH = 2000  # messages that wait in between: 4 kHz of them
 
 # A serialized tf2_msgs/TFMessage, and whether it came on /tf_static.
 Listener = Callable[[bytes, bool], None]
+
+
+class Unread:
+    """Messages of /tf that nobody has read yet, not older than ``seconds`` and at most MOST: cheap for an idle node.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, bytes]] = deque(maxlen=MOST)
+
+    def add(self, raw: bytes) -> None:
+        """Has come now."""
+        now = monotonic()
+        self._waiting.append((now, raw))
+        while now - self._waiting[0][0] > self._seconds:
+            self._waiting.popleft()
+
+    def take(self) -> Iterator[tuple[float, bytes]]:
+        """Each with the monotonic second at which it came, oldest first; they do not wait any more."""
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._waiting.clear()
 
 
 class Heard:
@@ -46,10 +75,8 @@ class Heard:
                     Polled(self._node, TFMessage, '/tf_static', latched),
                     Polled(self._node, TFMessage, '/tf', QoSProfile(depth=DEPTH)),
                 )
-                # Steady: it ticks without /clock, too. In a group of its own: it must not keep results waiting.
-                self._timer = self._node.create_timer(
-                    PERIOD, self.update, MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
-                )
+                # In a group of its own: it must not keep results waiting.
+                self._timer = steady_timer(self._node, PERIOD, self.update, MutuallyExclusiveCallbackGroup())
 
     def forget(self, listener: Listener) -> None:
         """Hand it nothing more; with the last listener the subscriptions go."""

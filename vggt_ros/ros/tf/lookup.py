@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Mapping
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,7 @@ from tf2_msgs.msg import TFMessage
 
 from vggt_ros.ros import compat, messages
 from vggt_ros.ros.tf.frames import Frames
-from vggt_ros.ros.tf.heard import Heard
-
-MOST = 20_000  # messages of /tf that wait to be looked at
+from vggt_ros.ros.tf.heard import Heard, Unread
 
 
 def open_lookup(node: Node, heard: Heard, settings: Mapping[str, Any]) -> Lookup | NoLookup:
@@ -67,12 +63,11 @@ class Lookup:
     """
 
     def __init__(self, node: Node, heard: Heard, seconds: float = 10.0) -> None:
-        self._seconds = seconds
         self._buffer = compat.transform_buffer(seconds)
         self._failure = compat.transform_exception()
         self._heard = heard
         self._lock = threading.Lock()
-        self._unread: deque[tuple[float, bytes]] = deque(maxlen=MOST)
+        self._unread = Unread(seconds)
         heard.listen(self._on_message)
         # tf2's Python buffer watches the system's clock; simulated time is the node's.
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
@@ -85,8 +80,8 @@ class Lookup:
         """
         self._heard.update()
         with self._lock:
-            while self._unread:
-                for transform in deserialize_message(self._unread.popleft()[1], TFMessage).transforms:
+            for _, raw in self._unread.take():
+                for transform in deserialize_message(raw, TFMessage).transforms:
                     self._buffer.set_transform(transform, 'tf')
         try:
             found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp or 0))
@@ -99,11 +94,8 @@ class Lookup:
             for transform in deserialize_message(raw, TFMessage).transforms:
                 self._buffer.set_transform_static(transform, 'tf_static')
             return
-        now = monotonic()
         with self._lock:
-            self._unread.append((now, raw))
-            while now - self._unread[0][0] > self._seconds:
-                self._unread.popleft()
+            self._unread.add(raw)
 
     def clear(self) -> None:
         """Forget what moves, because time began anew: tf2 refuses stamps far before those it has. /tf_static stays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, NamedTuple
@@ -17,10 +17,9 @@ from tf2_msgs.msg import TFMessage
 from vggt_ros.camera import invert
 from vggt_ros.ros.messages import frame_name, from_transform
 from vggt_ros.ros.polled import read
-from vggt_ros.ros.tf.heard import Heard
+from vggt_ros.ros.tf.heard import Heard, Unread
 
 FORGET = 5.0  # seconds after which a frame that nobody else has placed on /tf any more is free again
-MOST = 20_000  # messages of /tf that wait to be looked at
 _OWN = 256  # transforms of ours whose echo is waited for
 
 
@@ -45,7 +44,7 @@ class Parents:
         self._moving: dict[str, tuple[str, float]] = {}
         self._ours: set[str] = set()
         self._own: OrderedDict[tuple, None] = OrderedDict()
-        self._unread: deque[tuple[float, bytes]] = deque(maxlen=MOST)
+        self._unread = Unread(FORGET)
         heard.listen(self._on_message)
 
     def close(self) -> None:
@@ -125,19 +124,15 @@ class Parents:
         return f'{topic} (published by {" or ".join(names)})' if names else topic
 
     def _on_message(self, raw: bytes, static: bool) -> None:
-        now = monotonic()
         with self._lock:
             if static:
                 for parent, child, one in _usable(raw):
                     self._static[child] = _Fixed(parent, from_transform(one.transform))
                 return
-            self._unread.append((now, raw))
-            while now - self._unread[0][0] > FORGET:
-                self._unread.popleft()
+            self._unread.add(raw)
 
     def _read(self) -> None:
-        while self._unread:
-            seen, raw = self._unread.popleft()
+        for seen, raw in self._unread.take():
             for parent, child, one in _usable(raw):
                 if child not in self._ours or _content(one) not in self._own:
                     self._moving[child] = parent, seen

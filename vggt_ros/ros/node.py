@@ -231,7 +231,9 @@ class VGGTNode(RefusingLifecycleNode):
             return
         try:
             if folder := self._settings['save_map']:
-                self.get_logger().info(publication.save_map(folder, self._settings['save_timeout']))
+                said = publication.save_map(folder, self._settings['save_timeout'])
+                # After an interrupt a logger complains that it cannot publish.
+                (self.get_logger().info if self.context.ok() else print)(said)
         finally:
             self._parts.close()
 
@@ -254,7 +256,8 @@ class VGGTNode(RefusingLifecycleNode):
     @property
     def closing_time(self) -> float:
         """Seconds that ``close`` may take for what the user asked for."""
-        return self._settings['save_timeout'] if self._settings['save_map'] else 0.0
+        asked = self._settings['save_map'] and self._publication is not None
+        return self._settings['save_timeout'] if asked else 0.0
 
     def supervise(self) -> None:
         """Configure and activate as soon as the executor spins, and again after a failure."""

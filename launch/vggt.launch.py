@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnShutdown
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -97,7 +98,9 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         arguments=['-d', config.name],
         parameters=[{'use_sim_time': settings['use_sim_time']}],
     )
-    return [vggt, rviz]
+    written = Path(config.name)
+    forget = RegisterEventHandler(OnShutdown(on_shutdown=lambda *_: written.unlink(missing_ok=True)))
+    return [vggt, rviz, forget]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from exact import SIZE, ExactPredictor
 from harness import Rig, poses, wait_until
 from vggt_ros.ros.node import VGGTNode
-from vggt_ros.ros.parameter_files import ParameterFileError, shared_names, values_for
+from vggt_ros.ros.parameter_files import ParameterFileError, shared_names, silent_files, values_for
 from vggt_ros.ros.parameters import PARAMETERS, OptionError
 
 FILE = """
@@ -112,6 +112,46 @@ def test_what_a_file_says_to_other_nodes_too_is_only_doubted(file, monkeypatch, 
     said = capfd.readouterr().err
     assert 'there is no parameter widnow; did you mean window? (from a section for several nodes' in said
     assert 'there is no parameter speed (from' in said
+
+
+def test_a_file_for_others_is_said(file, monkeypatch, capfd):
+    file.write_text('vgt: {ros__parameters: {window: 5}}')
+    arguments = ['vggt_node', '--ros-args', '--params-file', str(file)]
+    monkeypatch.setattr('sys.argv', arguments)
+    context = rclpy.Context()
+    rclpy.init(args=arguments, context=context)
+    try:
+        node = VGGTNode(context=context)
+        assert node.get_parameter('window').value == 8
+        node.close()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    assert f'{file} does not speak to /vggt, but /vgt' in capfd.readouterr().err
+
+
+def test_who_is_told_nothing(file):
+    arguments = ['--params-file', str(file)]
+    assert silent_files(arguments, '/vggt') == {}
+    file.write_text('front: {vggt: {ros__parameters: {}}}\n/rear/*: {ros__parameters: {window: 3}}')
+    assert silent_files(arguments, '/front/vggt') == silent_files(arguments, '/rear/eye') == {}
+    assert silent_files(arguments, '/vggt') == {file: ['/front/vggt', '/rear/*']}
+    file.write_text('')
+    assert silent_files(arguments, '/vggt') == {file: []}
+
+
+def test_a_qos_override_that_nobody_asks_for_is_said(capfd):
+    overrides = {
+        'qos_overrides./image.subscription.depht': 3,
+        'qos_overrides./vggt/points.publisher.depth': 3,
+        'qos_overrides./imag.subscription.depth': 3,
+    }
+    with Rig(ExactPredictor(poses(2)), **overrides):
+        pass
+    said = capfd.readouterr().err
+    assert 'qos_overrides./image.subscription.depht has no effect' in said
+    assert 'qos_overrides./imag.subscription.depth has no effect' in said
+    assert 'points.publisher' not in said
 
 
 def test_a_file_tells_each_node_its_own(file):

@@ -30,7 +30,7 @@ from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.reporter import Reporter
 from vggt_ros.ros.services import Services
-from vggt_ros.ros.settings import change, declare
+from vggt_ros.ros.settings import change, declare, doubt_overrides
 from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.heard import Heard
@@ -171,6 +171,7 @@ class VGGTNode(RefusingLifecycleNode):
             if not (isinstance(error, REFUSED) or is_misconfigured(error)):
                 raise
             return self._refuse('configured, not activated', 'cannot activate', error)
+        doubt_overrides(self)
         self.get_logger().info(f'active: images are awaited on {" and ".join(self._active.topics)}')
         self._stand()
         return super().on_activate(state)

@@ -33,10 +33,26 @@ def shared_names(arguments: Sequence[str]) -> set[str]:
     Raises ParameterFileError.
     """
     names: set[str] = set()
-    for option, path in pairwise(arguments):
-        if option == '--params-file':
-            names.update(*(told for pattern, told in _sections(Path(path)) if '*' in pattern))
+    for path in _files(arguments):
+        names.update(*(told for pattern, told in _sections(path) if '*' in pattern))
     return names
+
+
+def silent_files(arguments: Sequence[str], node: str) -> dict[Path, list[str]]:
+    """The files on a command line that tell the node with this full name nothing, and whom they tell something.
+
+    Raises ParameterFileError.
+    """
+    told = {path: [pattern for pattern, _ in _sections(path)] for path in _files(arguments)}
+    return {
+        path: patterns
+        for path, patterns in told.items()
+        if not any(re.fullmatch(_regular(pattern), node) for pattern in patterns)
+    }
+
+
+def _files(arguments: Sequence[str]) -> list[Path]:
+    return [Path(path) for option, path in pairwise(arguments) if option == '--params-file']
 
 
 def _sections(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from vggt_ros.ros.messages import frame_name
-from vggt_ros.ros.parameter_files import shared_names
+from vggt_ros.ros.parameter_files import shared_names, silent_files
 from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, OptionError
 
 
@@ -34,6 +34,9 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
         if name not in shared:
             raise OptionError(text)
         node.get_logger().warning(f'{text} (from a section for several nodes of a parameter file)')
+    for path, addressed in silent_files(arguments, node.get_fully_qualified_name()).items():
+        others = f'but {", ".join(addressed)}' if addressed else 'nor anybody else'
+        node.get_logger().warning(f'{path} does not speak to {node.get_fully_qualified_name()}, {others}')
     settings = {}
     for parameter in PARAMETERS:
         # rclpy knows ranges, not choices.
@@ -43,6 +46,14 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
             raise OptionError(problem)
         settings[parameter.name] = _as_used(parameter.name, value)
     return settings
+
+
+def doubt_overrides(node: Node) -> None:
+    """Warn of QoS overrides that nothing has asked for, once everything is offered and subscribed to."""
+    for name in node._parameter_overrides:
+        if name.startswith('qos_overrides.') and not node.has_parameter(name):
+            text = f'{name} has no effect: there is no such topic here, or no such policy to override'
+            node.get_logger().warning(text)
 
 
 def _as_used(name: str, value: Any) -> Any:

@@ -180,6 +180,14 @@ def test_images_of_another_kind_are_named(bench, kind, topic):
     assert f'on /{topic}:' in text
 
 
+def test_images_elsewhere_are_named(bench):
+    bench.publisher(QoSProfile(depth=10), Image, '/camera/image_raw')
+    bench.listen()
+    bench.subscriptions.match()
+    (text,) = bench.problems.present()
+    assert text == 'nobody publishes /image; there are images on /camera/image_raw: see the remapping'
+
+
 def test_while_paused_nobody_listens_to_images(bench):
     bench.listen()
     publisher, calibration = bench.publisher(QoSProfile(depth=10)), bench.publisher(LATCHED, CameraInfo, 'camera_info')

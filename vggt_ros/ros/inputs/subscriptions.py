@@ -128,6 +128,19 @@ class Subscriptions:
             for info in self._node.get_publishers_info_by_topic(name):
                 words = f'nobody publishes {wanted.type_name} on {topic}, but {_name(info)} {info.topic_type} on {name}'
                 self._problems.report(f'publishers of {topic}', f'{words}: see image_transport and the remapping')
+                return
+        if elsewhere := self._elsewhere(wanted):
+            words = f'nobody publishes {topic}; there are images on {", ".join(elsewhere)}'
+            self._problems.report(f'publishers of {topic}', f'{words}: see the remapping')
+
+    def _elsewhere(self, wanted: _Wanted) -> list[str]:
+        """Other topics on which others publish what is wanted."""
+        ours = self._node.get_fully_qualified_name().rstrip('/') + '/'
+        return [
+            name
+            for name, kinds in self._node.get_topic_names_and_types()
+            if wanted.type_name in kinds and not name.startswith(ours) and self._node.count_publishers(name)
+        ]
 
     def pause(self, paused: bool) -> None:
         """While paused we do not listen to images."""

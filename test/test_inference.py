@@ -104,6 +104,21 @@ def test_frames_are_embedded_once_and_the_budget_holds(network, monkeypatch):
     assert tight.cached_bytes == 0
 
 
+def test_only_what_may_be_seen_again_is_held(network, monkeypatch):
+    embedded = []
+    embed = network.embed
+    monkeypatch.setattr(network, 'embed', lambda images: embedded.append(len(images)) or embed(images))
+    streaming = predictor_of(network)
+    images = frames(6)
+    streaming.predict(images)
+    streaming.keep([5, 3, 99])
+    assert streaming.cached_bytes == sum(entry.nbytes for entry in streaming._cache.values()) > 0
+    streaming.predict(images[2:])
+    assert embedded == [6, 2]
+    streaming.keep([])
+    assert streaming.cached_bytes == 0
+
+
 def test_order_of_the_other_frames_does_not_matter(network):
     images = frames(5)
     a = predictor_of(network).predict(images)

@@ -69,6 +69,38 @@ def test_a_report_stays_what_it_was():
     assert (before.epoch, one.report().epoch) == (0, 1)
 
 
+class Keeping(ExactPredictor):
+    """Fails where a window holds a frame that was to be forgotten."""
+
+    def __init__(self, truth):
+        super().__init__(truth)
+        self.held, self.most = set(), 0
+
+    def keep(self, indices):
+        self.held &= set(indices)
+
+    def predict(self, frames, depth=None, queries=None):
+        again = {frame.index for frame in frames} - self.held
+        assert all(index > max(self.held, default=-1) for index in again)
+        self.held |= again
+        self.most = max(self.most, len(self.held))
+        return super().predict(frames, depth, queries)
+
+
+def test_the_predictor_is_told_what_it_need_not_hold():
+    poses = walk(62)
+    predictor = Keeping({i + 1: T for i, T in enumerate(poses)})
+    one = Pipeline(predictor, OdometryConfig(window=6, keyframes=6, refine=False))
+    frames = [Frame(i, i + 1, view(T), K, 'eye') for i, T in enumerate(poses)]
+    for frame in frames[:60]:
+        one.process([frame])
+    assert len(one.world.keyframes) == 6
+    assert predictor.most <= 6 + 2  # the map's, the latest and the new one
+    one.reset()
+    one.process(frames[60:])
+    assert predictor.held == {60, 61}
+
+
 class Robot(Sensor):
     """One class that knows everything: down, a second image, and metres."""
 

@@ -8,7 +8,7 @@ pass of the same network.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,11 @@ class NetworkPredictor:
         """Forget all cached frames (after a reset, frame indices may mean other images)."""
         self._cache.clear()
         self.cached_bytes = 0
+
+    def keep(self, indices: Collection[int]) -> None:
+        """Forget the cached frames that are none of these."""
+        for index in self._cache.keys() - set(indices):
+            self.cached_bytes -= self._cache.pop(index).nbytes
 
     def pixel_map(self, size: tuple[int, int]) -> camera.PixelMap:
         """How source images of this (width, height) become the network's."""

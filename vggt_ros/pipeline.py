@@ -285,6 +285,7 @@ class Pipeline:
     def _predict(self, window: Window, track: bool) -> tuple[WindowPrediction, np.ndarray | None]:
         reference = window.frames[0]
         wanted = track and self.world.state is not State.LOST
+        self.predictor.keep(self.world.indices.union(frame.index for frame in window.frames))
         queries = None
         if wanted:
             pixel_map = self.predictor.pixel_map(reference.size)

@@ -6,7 +6,7 @@ Conventions, everywhere: camera axes are OpenCV's (x right, y down, z forward); 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import MappingProxyType
@@ -235,6 +235,10 @@ class Predictor(Protocol):
     def describe(self) -> dict[str, str]:
         """What it is and what it uses, for people."""
         ...
+
+    def keep(self, indices: Collection[int]) -> None:
+        """Only these frames may be seen again: whatever is held of others can go."""
+        return
 
     def predict(
         self, frames: Sequence[Frame], depth: Sequence[int] | None = None, queries: np.ndarray | None = None

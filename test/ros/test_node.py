@@ -230,6 +230,13 @@ def test_a_hint_names_the_topic_when_nothing_arrives():
         )
 
 
+def test_without_a_clock_the_diagnostics_say_so_with_the_time_of_the_wall():
+    with Rig(ExactPredictor(poses(4)), use_sim_time=True) as rig:
+        diagnostics = rig.listen(DiagnosticArray, '/diagnostics')
+        assert wait_until(lambda: any('no /clock' in s.message for m in diagnostics for s in m.status), 30)
+        assert all(abs(m.header.stamp.sec - time.time()) < 60 for m in diagnostics)
+
+
 def test_images_without_tracks_have_empty_messages_and_the_rest_goes_on():
     with Rig(ExactPredictor(poses(16))) as rig:
         tracks = rig.listen(TrackArray, '/vggt/tracks')

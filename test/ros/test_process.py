@@ -1,6 +1,7 @@
 """The node as a process of its own: what it says at start, and how it ends."""
 
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -94,8 +95,6 @@ def test_an_impossible_request_of_the_lifecycle_is_refused():
 @pytest.mark.parametrize(
     'parameter',
     [
-        'qos_overrides./image.subscription.reliability:=best',
-        'qos_overrides./vggt/points.publisher.history:=all',
         'window:=4 -p stride:=4',
         'tf_mode:=odom -p odom_frame:=map',
     ],
@@ -109,13 +108,21 @@ def test_what_only_the_user_can_change_ends_it(parameter):
 
 @pytest.mark.parametrize(
     ('parameter', 'reason'),
-    [('window:=99', 'window'), ('mode:=dead', 'live, every_frame'), ('image_size:=500', 'multiple of 14')],
+    [
+        ('window:=99', 'window'),
+        ('mode:=dead', 'live, every_frame'),
+        ('image_size:=500', 'multiple of 14'),
+        ('qos_overrides./image.subscription.reliability:=best', 'reliable, best_effort'),
+        ('qos_overrides./vggt/points.publisher.history:=all', 'keep_last, keep_all'),
+        ('qos_overrides./image.subscription.depth:=ten', 'a number of messages'),
+    ],
 )
 def test_a_parameter_out_of_range_ends_it_with_the_range(parameter, reason):
     with node_process(parameter) as node:
         assert node.wait(90) == 2
         assert reason in node.text
         assert 'Traceback' not in node.text
+        assert 'network:' not in node.text  # nothing has been loaded for it
 
 
 def test_an_unreadable_checkpoint_leaves_it_waiting_for_a_better_one(tmp_path):
@@ -127,3 +134,18 @@ def test_an_unreadable_checkpoint_leaves_it_waiting_for_a_better_one(tmp_path):
         node.interrupt()
         assert node.wait(20) == 0
     assert 'Traceback' not in node.text
+
+
+def test_what_is_free_between_what_is_held_goes_back_to_the_system():
+    text = """
+from vggt_ros.ros.process import trim_heaps
+from vggt_ros.tools.soak.samples import look_at
+import os
+held = [bytes(b'x') * 65536 for _ in range(4000)]
+del held[::2], held[::2]
+before = look_at(os.getpid())[0]
+trim_heaps()
+print(before - look_at(os.getpid())[0])
+"""
+    result = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, timeout=120)
+    assert float(result.stdout) > 100  # of 187 MiB

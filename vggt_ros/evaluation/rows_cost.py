@@ -56,7 +56,7 @@ class _Timed:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor, self.accuracy, self.seconds = predictor, predictor.accuracy, 0.0
         self.pixel_map, self.describe = predictor.pixel_map, predictor.describe
-        self.close, self.warnings = predictor.close, predictor.warnings
+        self.keep, self.close, self.warnings = predictor.keep, predictor.close, predictor.warnings
 
     def predict(self, *arguments, **options) -> WindowPrediction:
         """As the predictor."""

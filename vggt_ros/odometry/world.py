@@ -99,6 +99,13 @@ class World:
         return self._odometry.keyframes
 
     @property
+    def indices(self) -> set[int]:
+        """Of all frames that a later window can hold beside its new ones."""
+        maps = [self._odometry] if self._lost is None else [self._odometry, self._lost.own]
+        views = [view for one in maps for view in (*one.keyframes, one.latest) if view is not None]
+        return {view.frame.index for view in views}
+
+    @property
     def latest(self) -> Keyframe | None:
         """The frame published last."""
         return self._odometry.latest

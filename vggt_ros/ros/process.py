@@ -13,17 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from vggt_ros.ros import compat
+from vggt_ros.ros.steady import steady_timer
 
 _LIBC = ctypes.CDLL(None)  # glibc has the two functions below, other C libraries have not
 _M_ARENA_MAX = -8  # malloc.h
 
 GRACE = 1.0  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
 JOIN = 0.4  # of them for the threads
+TRIM = 60.0  # seconds after which free memory goes back to the system
 
 
 class _Deadline:
@@ -65,6 +68,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     deadline.more = lambda: node.closing_time
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
+    steady_timer(node, TRIM, trim_heaps, MutuallyExclusiveCallbackGroup())
     if node.get_parameter('autostart').value:
         node.supervise()
     status = 1
@@ -100,6 +104,15 @@ def _share_heaps() -> None:
 def free_memory() -> None:
     """Collect what only cycles hold, the network among it, and give what is free back to the system."""
     gc.collect()
+    trim_heaps()
+
+
+def trim_heaps() -> None:
+    """Give what is free in the heaps back to the system: tens of milliseconds, other threads run on.
+
+    glibc itself gives back the end of a heap alone: a map that began anew, or a minute of larger images, would never be
+    seen to have gone.
+    """
     if malloc_trim := getattr(_LIBC, 'malloc_trim', None):
         malloc_trim(0)
 

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from vggt_ros.depth import confidence_to_source, depth_to_source
 from vggt_ros.ros import messages
 from vggt_ros.ros.outputs.path import PathOutput
-from vggt_ros.ros.outputs.publishers import Publishers, wanted
+from vggt_ros.ros.outputs.publishers import Publishers, image_queue, wanted
 from vggt_ros.ros.tf.frames import Placement
 from vggt_ros.types import Estimate
 
@@ -27,9 +27,10 @@ class Outputs:
         self._publishers = Publishers(node)
         self.odometry = self._publishers.add(Odometry, '~/odometry')
         self.path = PathOutput(node, self._publishers, self._map_frame)
-        self.depth = self._publishers.add(Image, '~/depth/image_rect')
+        queue = image_queue(settings)
+        self.depth = self._publishers.add(Image, '~/depth/image_rect', queue)
         self.camera_info = self._publishers.add(CameraInfo, '~/depth/camera_info')
-        self.confidence = self._publishers.add(Image, '~/depth/confidence')
+        self.confidence = self._publishers.add(Image, '~/depth/confidence', queue)
         self.points = self._publishers.add(PointCloud2, '~/points')
 
     def close(self) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+QUEUE = 10  # messages that wait in DDS for a late subscriber; their memory is held until the publisher goes
+
+
+def image_queue(settings: dict[str, Any]) -> int:
+    """The same for images of the camera's size, 33 MB each at 4K: live, those of one window and one more."""
+    return QUEUE if settings['mode'] == 'every_frame' else min(settings['stride'] + 1, QUEUE)
 
 
 class Publishers:
@@ -15,9 +24,9 @@ class Publishers:
         self._node = node
         self._all: list[Publisher] = []
 
-    def add(self, kind: type, topic: str, latched: bool = False) -> Publisher:
-        """A new publisher. latched: who subscribes later gets the last message."""
-        qos = QoSProfile(depth=1 if latched else 10)
+    def add(self, kind: type, topic: str, queue: int = QUEUE, latched: bool = False) -> Publisher:
+        """A new publisher. queue: its QoS depth. latched: who subscribes later gets the last message."""
+        qos = QoSProfile(depth=1 if latched else queue)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         overriding = QoSOverridingOptions.with_default_policies()

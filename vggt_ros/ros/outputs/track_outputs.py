@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from vggt_ros.msg import TrackArray
 from vggt_ros.ros import compat, messages
 from vggt_ros.ros.messages import fill_image
-from vggt_ros.ros.outputs.publishers import Publishers, wanted
+from vggt_ros.ros.outputs.publishers import Publishers, image_queue, wanted
 from vggt_ros.ros.outputs.track_messages import Annotations, to_track_points, to_tracks, to_vins, to_vins_fusion
 from vggt_ros.ros.parameters import chosen
 from vggt_ros.tracks.picture import TrackedPoints, draw_tracks
@@ -44,7 +44,7 @@ class TrackOutputs:
         self._topics: list[tuple[Publisher, Callable[[Tracks, Header], Any]]] = [
             (add(TrackArray, '~/tracks'), to_tracks),
             (add(PointCloud2, '~/tracks/points'), to_track_points),
-            (add(Image, '~/tracks/image'), self._to_image),
+            (add(Image, '~/tracks/image', image_queue(settings)), self._to_image),
         ]
         if foxglove is not None:
             self._topics.append((add(foxglove.ImageAnnotations, '~/tracks/annotations'), Annotations(foxglove)))

@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
+from vggt_ros.camera import PixelMap
 from vggt_ros.depth import confidence_to_source, depth_to_source
 from vggt_ros.ros import messages
 from vggt_ros.ros.outputs.path import PathOutput
@@ -17,12 +18,14 @@ from vggt_ros.ros.outputs.publishers import Publishers, image_queue, wanted
 from vggt_ros.ros.tf.frames import Placement
 from vggt_ros.types import Estimate
 
+LARGE = 2_500_000  # pixels of a depth image beyond which it is said what it costs
+
 
 class Outputs:
     """Publishers of what a frame of the robot or the network's view of an image is. settings: the node's parameters."""
 
     def __init__(self, node: LifecycleNode, settings: dict[str, Any]) -> None:
-        self._map_frame = settings['map_frame']
+        self._node, self._map_frame = node, settings['map_frame']
         self._settings = settings
         self._publishers = Publishers(node)
         self.odometry = self._publishers.add(Odometry, '~/odometry')
@@ -57,6 +60,8 @@ class Outputs:
     def _publish_depth(self, estimate: Estimate, head: Header) -> None:
         """Depth, its confidence and a CameraInfo of exactly their size."""
         full_size = self._settings['depth_size'] == 'source'
+        if full_size and (wanted(self.depth) or wanted(self.confidence)):
+            self._say_size(estimate.map)
         if wanted(self.depth):
             depth = depth_to_source(estimate.depth, estimate.map) if full_size else estimate.depth
             self.depth.publish(_image(depth, head))
@@ -71,6 +76,15 @@ class Outputs:
             else:
                 K, size = estimate.K, estimate.map.size
             self.camera_info.publish(messages.to_camera_info(K, size, head))
+
+    def _say_size(self, pixel_map: PixelMap) -> None:
+        (width, height), small = pixel_map.source, pixel_map.size
+        if width * height > LARGE:
+            self._node.get_logger().info(
+                f'depth and confidence of {width}x{height} are {4e-6 * width * height:.0f} MB each; '
+                f'depth_size:=network makes them {small[0]}x{small[1]}, all that the network has seen',
+                once=True,
+            )
 
 
 def _image(values: np.ndarray, head: Header) -> Image:

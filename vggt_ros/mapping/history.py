@@ -39,7 +39,7 @@ class _Keyframe:
     scale: float = 1.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)  # tens of thousands of them
 class _Pose:
     """T_keyframe_camera: (4, 4), lengths in the keyframe's first unit."""
 

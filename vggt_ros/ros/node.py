@@ -30,7 +30,7 @@ from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.reporter import Reporter
 from vggt_ros.ros.services import Services
-from vggt_ros.ros.settings import change, declare, doubt_overrides
+from vggt_ros.ros.settings import change, check_overrides, declare, doubt_overrides
 from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.heard import Heard
@@ -114,6 +114,7 @@ class VGGTNode(RefusingLifecycleNode):
         settings = self._settings
         try:
             check(settings)
+            check_overrides(self)
             with ExitStack() as parts:  # a later one that fails closes the earlier ones
                 self._configure(settings, parts)
                 self._parts = parts.pop_all()

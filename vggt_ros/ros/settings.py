@@ -12,7 +12,7 @@ from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 
 from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.parameter_files import shared_names, silent_files
-from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, OptionError
+from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, LoadError, OptionError
 
 # What may be overridden of the QoS of a topic, and by which words; depth by a number.
 _POLICIES = {'history': HistoryPolicy, 'reliability': ReliabilityPolicy}
@@ -31,9 +31,6 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
     A value for a parameter that does not exist is refused, too, since rclpy ignores it. Only where it comes from a
     wildcard section of a file, which other nodes may share ('/**'), it is a warning. arguments: the command line.
     """
-    for name, override in node._parameter_overrides.items():
-        if name.startswith('qos_overrides.'):
-            _check_policy(name, override.value)
     unknown = [name for name in node._parameter_overrides if name not in BY_NAME and not _of_rclpy(node, name)]
     shared = shared_names(arguments)
     for name in unknown:
@@ -55,15 +52,18 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
     return settings
 
 
-def _check_policy(name: str, value: Any) -> None:
-    """Raise OptionError where rclpy would do so for this QoS override, but only once the network is loaded."""
-    policy = name.rpartition('.')[2]
-    if policy == 'depth' and (type(value) is not int or value < 0):
-        raise OptionError(f'{name} is {value!r}; it must be a number of messages')
-    if policy in _POLICIES:
-        words = [word.lower() for word in _POLICIES[policy].__members__ if word != 'UNKNOWN']
-        if not isinstance(value, str) or value.lower() not in words:
-            raise OptionError(f'{name} is {value!r}; it must be one of {", ".join(words)}')
+def check_overrides(node: Node) -> None:
+    """Refuse values of QoS overrides as rclpy would, but before the network is loaded. Raises LoadError."""
+    for name, override in node._parameter_overrides.items():
+        policy, value = name.rpartition('.')[2], override.value
+        if not name.startswith('qos_overrides.'):
+            continue
+        if policy == 'depth' and (type(value) is not int or value < 0):
+            raise LoadError(f'{name} is {value!r}; it must be a number of messages')
+        if policy in _POLICIES:
+            words = [word.lower() for word in _POLICIES[policy].__members__ if word != 'UNKNOWN']
+            if not isinstance(value, str) or value.lower() not in words:
+                raise LoadError(f'{name} is {value!r}; it must be one of {", ".join(words)}')
 
 
 def doubt_overrides(node: Node) -> None:

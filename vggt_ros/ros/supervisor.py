@@ -15,6 +15,7 @@ from vggt_ros.ros.steady import steady_timer
 
 PAUSES = (1.0, 60.0)  # seconds before the second attempt; doubled for every further one, up to
 ATTEMPTS = 5  # attempts that end in something that nobody understands
+LAST_WORDS = 3.0  # seconds for which the status and /diagnostics say why, before the process ends
 PROVEN = 100  # windows after which a start has been a success, and pauses begin anew
 
 # What rclpy raises for parameters, QoS overrides and names that cannot be.
@@ -58,7 +59,7 @@ class Supervisor:
 
     def start(self) -> None:
         """The first attempt, as soon as the executor spins."""
-        self._after(0.0)
+        self._after(0.0, self._attempt)
 
     def recover(self, windows: int) -> None:
         """Begin anew after a failure; everything has been given back. windows: solved since the start before."""
@@ -69,17 +70,21 @@ class Supervisor:
 
     def _try_again(self) -> None:
         self._node.get_logger().info(f'trying again in {self._pause:.0f} s')
-        self._after(self._pause)
+        self._after(self._pause, self._attempt)
         self._pause = min(2 * self._pause, PAUSES[1])
 
-    def _after(self, seconds: float) -> None:
-        self._timer = steady_timer(self._node, seconds, self._attempt)
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call once; an executor may tick once more than the timer lives."""
+
+        def once() -> None:
+            timer, self._timer = self._timer, None
+            if timer is not None:
+                self._node.destroy_timer(timer)
+                call()
+
+        self._timer = steady_timer(self._node, seconds, once)
 
     def _attempt(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is None:
-            return
-        self._node.destroy_timer(timer)
         try:
             self._supervised.bring_up()
         except Refusal as refusal:
@@ -90,7 +95,8 @@ class Supervisor:
             if self._recovering or not refusal.passing or self._misunderstood >= ATTEMPTS:
                 self._node.get_logger().fatal(f'the node ends: {refusal}')
                 failed = self._recovering or not refusal.understood
-                self._end(1 if failed or refusal.passing else 2)
+                status = 1 if failed or refusal.passing else 2
+                self._after(LAST_WORDS, lambda: self._end(status))
             else:
                 self._try_again()
         else:

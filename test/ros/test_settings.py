@@ -1,5 +1,7 @@
 """Parameters: what takes effect while the node runs, what is refused, and who is told what by a file."""
 
+import re
+
 import pytest
 
 pytestmark = pytest.mark.requires_ros('tf2_msgs')
@@ -7,6 +9,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
@@ -152,6 +155,33 @@ def test_a_qos_override_that_nobody_asks_for_is_said(capfd):
     assert 'qos_overrides./image.subscription.depht has no effect' in said
     assert 'qos_overrides./imag.subscription.depth has no effect' in said
     assert 'points.publisher' not in said
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('/image.subscription.reliability', 'best', 'must be one of .*reliable, best_effort'),
+        ('/image.subscription.reliability', 1, 'must be one of'),
+        ('/vggt/points.publisher.history', 'unknown', 'must be one of .*keep_last, keep_all'),
+        ('/image.subscription.depth', 'ten', 'a number of messages'),
+        ('/image.subscription.depth', True, 'a number of messages'),
+        ('/image.subscription.depth', -1, 'a number of messages'),
+    ],
+)
+def test_a_qos_override_that_cannot_be_is_refused_before_the_network_is_loaded(name, value, reason):
+    loaded = []
+    with Rig(ExactPredictor(poses(2)), start=False, **{f'qos_overrides.{name}': value}) as rig:
+        rig.node._load = lambda settings: loaded.append(settings)
+        assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert re.search(f'qos_overrides.{name} .*{reason}', rig.node._inactive.message)
+    assert not loaded
+
+
+@pytest.mark.parametrize(('policy', 'value'), [('reliability', 'BEST_EFFORT'), ('history', 'keep_all'), ('depth', 3)])
+def test_a_qos_override_that_can_be_is_not(policy, value):
+    with Rig(ExactPredictor(poses(2)), **{f'qos_overrides./image.subscription.{policy}': value}) as rig:
+        assert rig.node._active is not None
+        assert rig.node.get_parameter(f'qos_overrides./image.subscription.{policy}').value == value
 
 
 def test_a_file_tells_each_node_its_own(file):

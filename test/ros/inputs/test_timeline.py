@@ -117,6 +117,24 @@ def test_of_two_that_take_turns_the_first_is_kept(watch, offset, others):
     assert set(watch.kinds[-20:]) == {'two sources'}
 
 
+def test_of_two_that_take_turns_the_first_may_be_late_but_not_gone(watch):
+    ours, others = steps(START, 40), steps(START - 1000 * SECOND, 80)
+    for one, other in zip(ours[:10], others[:10], strict=True):
+        watch.images(one, other, passed=0.05)
+    watch.images(*others[10:29])  # 1.9 s
+    assert (watch.accepted, watch.restarts) == (ours[:10], [])
+    watch.images(*ours[29:])
+    assert (watch.accepted, watch.restarts) == ([*ours[:10], *ours[29:]], [])
+    for one, other in zip(steps(ours[-1] + STEP, 10), others[40:50], strict=True):
+        watch.images(one, other, passed=0.05)
+    before = len(watch.accepted)
+    watch.images(*others[50:])
+    assert watch.restarts == [watch.accepted[before]]
+    assert others[66] <= watch.accepted[before] <= others[70]
+    assert watch.accepted[-1] == others[-1]
+    assert watch.sent == len(watch.accepted) + watch.refused
+
+
 def test_cameras_are_told_apart_by_their_frames(watch):
     ours = steps(START, 40)
     for stamp in ours:
@@ -126,9 +144,10 @@ def test_cameras_are_told_apart_by_their_frames(watch):
     assert watch.kinds[-1] == 'two sources'
     assert "the frame 'right', not 'left'" in watch.said[-1][1]
     # The left one is unplugged.
-    watch.images(*steps(ours[-1] + 2 * STEP, 5), frame_id='right')
-    assert watch.restarts == [ours[-1] + 1000]
-    assert len(watch.accepted) == 46
+    theirs = steps(ours[-1] + 2 * STEP, 30)
+    watch.images(*theirs, frame_id='right')
+    assert watch.restarts == [theirs[17]]  # the third before two seconds were over
+    assert watch.accepted == [*ours, *theirs[17:]]
 
 
 def test_two_sources_are_forgotten(watch):

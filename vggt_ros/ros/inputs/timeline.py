@@ -18,7 +18,7 @@ SECOND = 1_000_000_000  # ns
 BELIEVED = 3  # images in a row of another time, after which it is the camera's
 GAP = 10 * SECOND  # ns: further ahead without a passing of time that explains it, the map begins anew
 STEPS = 10  # a camera that is so many of its usual steps late has only paused
-PATIENCE = 2.0  # s after the last image for which doubtful ones wait for more of their kind
+PATIENCE = 2.0  # s after the last image for which doubtful ones wait for more of their kind, or for the camera to go on
 TURNS = 3  # times that images of another source have come between those of the camera, until it is said
 APART = 30  # images in a row after which another source is forgotten
 
@@ -129,7 +129,10 @@ class Timeline(Generic[T]):
             other = self._other = _Source(frame_id, stamp, stamp, received)
         other.held.append(item)
         # The faster of two sources that take turns may have several images in a row.
-        if other.count < BELIEVED or 2 * (stamp - other.first) < 3 * min(camera.step, SECOND):
+        few = other.count < BELIEVED or 2 * (stamp - other.first) < 3 * min(camera.step, SECOND)
+        # Of two that are known the camera may be late for once; it must have gone.
+        late = self._turns >= TURNS and received - camera.received < PATIENCE
+        if few or late:
             return Verdict(refused=refused, kind=kind, text=text)
         restarted = frame_id != camera.frame_id or not 0 < other.first - camera.stamp <= max(GAP, self._jump)
         words = f'{self._where(other)}, and so are those after it: the map begins anew' if restarted else ''

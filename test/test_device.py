@@ -163,3 +163,10 @@ def test_the_cpu_needs_no_reason():
 def test_precisions():
     assert choose_precision('auto', CPU) == 'float32'
     assert choose_precision('bfloat16', CPU) == 'bfloat16'
+
+
+@pytest.mark.parametrize(('cores', 'own', 'left'), [(1, 1, 1), (2, 2, 1), (8, 4, 4), (8, 8, 7)])
+def test_a_core_is_left_to_the_others(cores, own, left, monkeypatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(cores)))
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: own)
+    assert device.spare_core() == left

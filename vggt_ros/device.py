@@ -168,3 +168,11 @@ def set_threads(threads: int) -> None:
     """CPU threads of torch, 0 = leave its own choice."""
     if threads:
         torch.set_num_threads(threads)
+
+
+def spare_core() -> int:
+    """As many threads as leave a core to whatever else the process does, and no more than torch would take.
+
+    torch's threads wait for each other at work: with one on every core they all wait for the one that has to share.
+    """
+    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vggt_ros.device import set_threads
+from vggt_ros.device import set_threads, spare_core
 from vggt_ros.inference import NetworkPredictor
 from vggt_ros.mapping.export import MapExportError, find_folder
 from vggt_ros.mapping.voxel_map import MapConfig
@@ -29,7 +29,7 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
     """settings: the node's parameters by name. Raises LoadError."""
     heads = ('camera', 'depth', 'track') if settings['max_tracks'] else ('camera', 'depth')
     try:
-        set_threads(settings['threads'])
+        set_threads(settings['threads'] or spare_core())
         return make_predictor(
             settings['weights'],
             device=settings['device'],

@@ -111,6 +111,7 @@ def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) 
     begin, verdicts = stage.time, []
     for index, fault in enumerate(faults):
         stage.wait(begin + (seconds - begin) * index / len(faults) - stage.time)
+        works(stage, 2 * START * patience)  # a camera that is lost just now would be blamed on the fault
         verdict = suffer(stage, replace(fault, within=patience * fault.within, back=patience * fault.back))
         if verdict.back is None:
             stage.restart_node()

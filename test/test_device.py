@@ -168,5 +168,5 @@ def test_precisions():
 @pytest.mark.parametrize(('cores', 'own', 'left'), [(1, 1, 1), (2, 2, 1), (8, 4, 4), (8, 8, 7)])
 def test_a_core_is_left_to_the_others(cores, own, left, monkeypatch):
     monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(cores)))
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: own)
+    monkeypatch.setattr(device, '_OWN_THREADS', own)
     assert device.spare_core() == left

@@ -13,6 +13,8 @@ import torch
 
 from vggt_ros.types import DeviceError, DeviceMemoryError
 
+_OWN_THREADS = torch.get_num_threads()  # torch's own choice, before anybody makes another
+
 # What torch and the libraries below it say when there is too little memory, on the device or on the host. cuBLAS and
 # cuDNN report a failed allocation as "not initialised", "not supported", "internal error" or find no algorithm; the
 # assertion about NVML fails while torch words its own message about memory.
@@ -175,4 +177,4 @@ def spare_core() -> int:
 
     torch's threads wait for each other at work: with one on every core they all wait for the one that has to share.
     """
-    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(_OWN_THREADS, len(os.sched_getaffinity(0)) - 1))

@@ -199,6 +199,6 @@ def point_cloud(header: Any, points: np.ndarray, *, dense: bool = False) -> Any:
 
 def byte_array(values: np.ndarray) -> array.array:
     """The bytes of a contiguous array as rclpy stores uint8[]: any other type it converts element by element."""
-    data = array.array('B')
-    data.frombytes(values.data.cast('B'))
+    data = array.array('B', b'\0') * values.nbytes  # of exactly this size; frombytes() would make room for more
+    memoryview(data)[:] = values.data.cast('B')
     return data

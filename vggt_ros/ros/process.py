@@ -22,7 +22,7 @@ from vggt_ros.ros import compat
 from vggt_ros.ros.steady import steady_timer
 
 _LIBC = ctypes.CDLL(None)  # glibc has the two functions below, other C libraries have not
-_M_ARENA_MAX = -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 GRACE = 1.0  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
 JOIN = 0.4  # of them for the threads
@@ -95,10 +95,13 @@ def _share_heaps() -> None:
 
     glibc gives many threads heaps of their own, eight for each core. What one frees is no use to the others, and each
     comes to be as large as the largest thread ever was: a node that runs for hours or is configured again and again
-    would hold some hundred MiB of nothing.
+    would hold some hundred MiB of nothing. Nor shall the room of each large image be taken from the system and given
+    back, which has to clear it every time: at 4K that takes as long as all else. What idles goes with trim_heaps.
     """
     if mallopt := getattr(_LIBC, 'mallopt', None):
         mallopt(_M_ARENA_MAX, 2)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # its own largest
+        mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
 def free_memory() -> None:

@@ -47,7 +47,7 @@ from vggt_ros.types import Frame, Scale, Tracks
 
 ROOT = Path(__file__).parents[3]
 K = np.array([[100.0, 0, 50.0], [0, 200.0, 40.0], [0, 0, 1]])
-SETTINGS = {'track_adapters': [''], 'track_tails': 12}
+SETTINGS = {'track_adapters': [''], 'track_tails': 12, 'mode': 'live', 'stride': 1}
 TENTH = 100_000_000  # ns
 SOFT = 40  # of 255: a thin line with soft edges does not quite have its colour
 

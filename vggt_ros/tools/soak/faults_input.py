@@ -138,8 +138,12 @@ def clock_jump(stage: Stage) -> Iterator[None]:
         yield
 
 
-def _stormed(stage: Stage, kind: str, topic: str, seconds: float) -> Iterator[None]:
-    """With a crowd on a topic that the node must listen to; what it costs becomes a remark."""
+def _stormed(stage: Stage, kind: str, topic: str, seconds: float, proof: str = '') -> Iterator[None]:
+    """With a crowd on a topic that the node must listen to; what it costs becomes a remark.
+
+    proof: what the crowd must have said before it goes, late where messages are large.
+    """
+    since = stage.began
     if topic and not stage.watcher.listens(topic):
         raise FaultError(f'not injected: the node does not listen to {topic}')
     stage.wait(seconds)
@@ -150,6 +154,8 @@ def _stormed(stage: Stage, kind: str, topic: str, seconds: float) -> Iterator[No
         stage.mark()
         begin = stage.time
         yield
+        if proof and not stage.wait(60.0, lambda: stage.journal.first(kind, proof, since) is not None):
+            raise FaultError(f'not injected: the {kind} never said {proof!r}')
         stage.remarks.append(f'{100 * usual:.0f} % of a core before, {100 * stage.cpu_share(begin):.0f} % in it')
     if stage.watcher.work.since(before).located < FEWEST:
         raise FaultError(f'fewer than {FEWEST} images were located meanwhile')
@@ -170,10 +176,7 @@ def imu_storm(stage: Stage) -> Iterator[None]:
 @fault(lasts=12.0, epochs=0)
 def subscribers(stage: Stage) -> Iterator[None]:
     """Ten subscribers of every topic come and go for 12 s."""
-    since = stage.began
-    yield from _stormed(stage, 'storm', '', 8.0)
-    if stage.journal.first('storm', '^heard: [1-9]', since) is None:
-        raise FaultError('not injected: they heard nothing')
+    yield from _stormed(stage, 'storm', '', 8.0, '^heard: [1-9]')
 
 
 FAULTS = (

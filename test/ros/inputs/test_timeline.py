@@ -135,6 +135,19 @@ def test_of_two_that_take_turns_the_first_may_be_late_but_not_gone(watch):
     assert watch.sent == len(watch.accepted) + watch.refused
 
 
+def test_what_has_waited_for_the_camera_is_of_use(watch):
+    ours, others = steps(START, 10), steps(START - 1000 * SECOND, 20)
+    for one, other in zip(ours, others, strict=False):
+        watch.images(one, other, passed=0.05)
+    watch.images(*others[10:16])
+    watch.note(watch.timeline.settle(watch.now))
+    assert watch.restarts == []
+    watch.note(watch.timeline.settle(watch.now + 1.6))
+    assert watch.restarts == [others[13]]
+    assert watch.accepted == [*ours, *others[13:16]]
+    assert watch.sent == len(watch.accepted) + watch.refused
+
+
 def test_cameras_are_told_apart_by_their_frames(watch):
     ours = steps(START, 40)
     for stamp in ours:

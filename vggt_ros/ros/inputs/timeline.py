@@ -128,13 +128,25 @@ class Timeline(Generic[T]):
                 text = f'{self._where(other)}; dropped, for the next are of yet another time'
             other = self._other = _Source(frame_id, stamp, stamp, received)
         other.held.append(item)
-        # The faster of two sources that take turns may have several images in a row.
-        few = other.count < BELIEVED or 2 * (stamp - other.first) < 3 * min(camera.step, SECOND)
-        # Of two that are known the camera may be late for once; it must have gone.
-        late = self._turns >= TURNS and received - camera.received < PATIENCE
-        if few or late:
+        if not self._is_the_camera(other, received):
             return Verdict(refused=refused, kind=kind, text=text)
-        restarted = frame_id != camera.frame_id or not 0 < other.first - camera.stamp <= max(GAP, self._jump)
+        return self._follow(other, refused, kind, text)
+
+    def _is_the_camera(self, other: _Source[T], now: float) -> bool:
+        """Whether this is what has become of the camera. now: monotonic s."""
+        camera = self._camera
+        assert camera is not None
+        # The faster of two sources that take turns may have several images in a row.
+        few = other.count < BELIEVED or 2 * (other.stamp - other.first) < 3 * min(camera.step, SECOND)
+        # Of two that are known the camera may be late for once; it must have gone.
+        late = self._turns >= TURNS and now - camera.received < PATIENCE
+        return not few and not late
+
+    def _follow(self, other: _Source[T], refused: int = 0, kind: str = '', text: str = '') -> Verdict[T]:
+        """From now on it is the camera, and what waits is of use."""
+        camera = self._camera
+        assert camera is not None
+        restarted = other.frame_id != camera.frame_id or not 0 < other.first - camera.stamp <= max(GAP, self._jump)
         words = f'{self._where(other)}, and so are those after it: the map begins anew' if restarted else ''
         accepted = tuple(other.held)
         other.held.clear()
@@ -150,9 +162,16 @@ class Timeline(Generic[T]):
         return f'the stamp of an image jumps {"ahead" if ahead > 0 else "back"} by {abs(ahead):.1f} s'
 
     def settle(self, now: float) -> Verdict[T]:
-        """Images that have waited long enough for more of their kind are refused. now: monotonic s."""
+        """Images that have waited long enough for the camera are its, those that have for more of their kind refused.
+
+        now: monotonic s.
+        """
         other = self._other
-        if other is None or not other.held or now - other.received < PATIENCE:
+        if other is None or not other.held:
+            return Verdict()
+        if self._is_the_camera(other, now):
+            return self._follow(other)
+        if now - other.received < PATIENCE:
             return Verdict()
         refused = len(other.held)
         other.held.clear()

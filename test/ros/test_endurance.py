@@ -157,6 +157,19 @@ def test_images_that_are_all_refused_are_no_images():
         assert 'nonsense8' in status().message
 
 
+def test_images_that_wait_for_their_first_camera_info_are_no_alarm():
+    with Rig(ExactPredictor(poses(40)), image_timeout=0.5, calibration_timeout=1.5) as rig:
+        status = rig.listen(Status, '/vggt/status', latched=True)
+        end = time.monotonic() + 2.5
+        for index in range(40):
+            if time.monotonic() > end:
+                break
+            rig.play([index], infos=False)
+            time.sleep(0.1)
+        assert wait_until(lambda: status[-1].images_processed > 0)
+        assert not [one.message for one in status if 'of use' in one.message]
+
+
 def test_a_network_that_does_not_answer_is_said():
     class Slow(ExactPredictor):
         def predict(self, frames, depth=None, queries=None):

@@ -67,4 +67,5 @@ class Reporter:
             self._settings['mode'] == 'every_frame',
             active.paused,
             tuple(self._problems.present(but='silence')),
+            self._settings['calibration_timeout'] if self._settings['calibration'] == 'auto' else 0.0,
         )

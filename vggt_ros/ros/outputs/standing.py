@@ -42,7 +42,7 @@ class Activity:
     counts: of the present activation. began: when it did, or went on after a pause, monotonic seconds. topics: of the
     images. image_timeout: seconds without an image after which the place is no longer known. every_frame: images may
     wait for their turn, so that as long as something is solved nothing is missing. paused: by service. complaints: what
-    went wrong lately.
+    went wrong lately. first_wait: seconds for which the first images may wait for their camera_info.
     """
 
     counts: Counts
@@ -52,6 +52,7 @@ class Activity:
     every_frame: bool = False
     paused: bool = False
     complaints: tuple[str, ...] = ()
+    first_wait: float = 0.0
 
 
 def judge(result: WindowResult, located: PosedFrame | None, activity: Activity, now: float) -> Standing:
@@ -96,7 +97,7 @@ def _silence(activity: Activity, now: float) -> str:
         why = '; '.join(known) or 'is it published, with a matching QoS?'
         return f'no image for {silent:.0f} s on {topics}: {why}'
     blind = _since(now, activity.began, counts.last_seen, *work)
-    if blind > activity.image_timeout:
+    if blind > activity.image_timeout + (activity.first_wait if counts.last_seen is None else 0.0):
         why = '; '.join(activity.complaints) or 'see /diagnostics'
         return f'no image of use for {blind:.0f} s on {topics}: {why}'
     return ''

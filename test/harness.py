@@ -18,8 +18,9 @@ from std_srvs.srv import Trigger
 
 from exact import K, picture, view, walk
 from vggt_ros.ros import compat
+from vggt_ros.ros.compat import to_array
 from vggt_ros.ros.counters import Counts
-from vggt_ros.ros.messages import ns_to_time, time_to_ns, to_array
+from vggt_ros.ros.messages import ns_to_time, time_to_ns
 from vggt_ros.ros.node import VGGTNode
 
 START = 1_700_000_000_123_456_789  # a stamp that no float keeps

@@ -86,10 +86,15 @@ def test_a_sliding_window_equals_the_plain_forward_pass(network, cache_bytes):
         assert set(prediction.depth) == {2, 3}
 
 
-def test_frames_are_embedded_once_and_the_budget_holds(network, monkeypatch):
-    embedded = []
-    embed = network.embed
-    monkeypatch.setattr(network, 'embed', lambda images: embedded.append(len(images)) or embed(images))
+@pytest.fixture
+def embedded(network, monkeypatch):
+    """How many images the network has embedded at once, each time."""
+    counts, embed = [], network.embed
+    monkeypatch.setattr(network, 'embed', lambda images: counts.append(len(images)) or embed(images))
+    return counts
+
+
+def test_frames_are_embedded_once_and_the_budget_holds(network, embedded):
     streaming = predictor_of(network)
     images = frames(6)
     streaming.predict(images[:4])
@@ -104,10 +109,7 @@ def test_frames_are_embedded_once_and_the_budget_holds(network, monkeypatch):
     assert tight.cached_bytes == 0
 
 
-def test_only_what_may_be_seen_again_is_held(network, monkeypatch):
-    embedded = []
-    embed = network.embed
-    monkeypatch.setattr(network, 'embed', lambda images: embedded.append(len(images)) or embed(images))
+def test_only_what_may_be_seen_again_is_held(network, embedded):
     streaming = predictor_of(network)
     images = frames(6)
     streaming.predict(images)

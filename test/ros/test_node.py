@@ -28,7 +28,8 @@ from vggt_ros.evaluation.runs import ate
 from vggt_ros.evaluation.scenarios import room_loop
 from vggt_ros.files.trajectory import read_tum
 from vggt_ros.odometry.gravity import assumed_level, map_from_camera
-from vggt_ros.ros.messages import fill_image, ns_to_time, to_array
+from vggt_ros.ros.compat import to_array
+from vggt_ros.ros.messages import fill_image, ns_to_time
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.types import DeviceError, WindowTooLargeError
 

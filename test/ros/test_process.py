@@ -23,6 +23,17 @@ from harness import image_message, wait_until
 from started import Started
 
 
+@pytest.fixture
+def client():
+    """A node beside the one that is started."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('client', context=context)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
 def node_process(*parameters: str) -> Started:
     """``python -m vggt_ros.ros.node`` with parameters."""
     words = [word for parameter in parameters for word in ('-p', parameter)]
@@ -31,10 +42,7 @@ def node_process(*parameters: str) -> Started:
 
 
 @pytest.mark.parametrize('interrupts', [1, 2])
-def test_an_interrupt_at_work_ends_it_cleanly(interrupts):
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    client = rclpy.create_node('client', context=context)
+def test_an_interrupt_at_work_ends_it_cleanly(client, interrupts):
     publisher = client.create_publisher(Image, 'image', 5)
     with node_process('calibration:=predicted', 'image_size:=126') as node:
         assert wait_until(publisher.get_subscription_count, 90), node.text
@@ -44,16 +52,11 @@ def test_an_interrupt_at_work_ends_it_cleanly(interrupts):
             node.interrupt()
         assert node.wait(20) == 0, node.text
     assert 'Traceback' not in node.text
-    client.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('when', ['loading', 'solving'])
-def test_it_ends_whatever_the_network_does(number, when):
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    client = rclpy.create_node('client', context=context)
+def test_it_ends_whatever_the_network_does(client, number, when):
     publisher = client.create_publisher(Image, 'image', 5)
     command = [sys.executable, str(Path(__file__).parents[1] / 'hanging_node.py'), when]
     with Started([*command, '--ros-args', '-p', 'calibration:=predicted'], PYTHONUNBUFFERED='1') as node:
@@ -68,16 +71,11 @@ def test_it_ends_whatever_the_network_does(number, when):
         node.process.send_signal(number)
         assert node.wait(10) == 0, node.text  # launch would kill it after as long
     assert 'Traceback' not in node.text
-    client.destroy_node()
-    rclpy.shutdown(context=context)
 
 
-def test_an_impossible_request_of_the_lifecycle_is_refused():
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    client = rclpy.create_node('client', context=context)
+def test_an_impossible_request_of_the_lifecycle_is_refused(client):
     change = client.create_client(ChangeState, '/vggt/change_state')
-    executor = SingleThreadedExecutor(context=context)
+    executor = SingleThreadedExecutor(context=client.context)
     executor.add_node(client)
     with node_process('calibration:=predicted', 'autostart:=false') as node:
         assert change.wait_for_service(90)
@@ -90,22 +88,19 @@ def test_an_impossible_request_of_the_lifecycle_is_refused():
         node.interrupt()
         assert node.wait(20) == 0
     assert 'Traceback' not in node.text
-    client.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize(
     ('parameter', 'reason'),
     [
         ('qos_overrides./image.subscription.reliability:=best', 'it must be one of .*reliable, best_effort'),
+        ('qos_overrides./vggt/points.publisher.history:=all', 'it must be one of .*keep_last, keep_all'),
+        ('window:=4 -p stride:=4', 'stride must leave room'),
         ('tf_mode:=odom -p odom_frame:=map', 'map'),
     ],
 )
-def test_what_only_the_user_can_change_is_said_and_ends_it(parameter, reason):
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    client = rclpy.create_node('client', context=context)
-    executor = SingleThreadedExecutor(context=context)
+def test_what_only_the_user_can_change_is_said_and_ends_it(client, parameter, reason):
+    executor = SingleThreadedExecutor(context=client.context)
     executor.add_node(client)
     heard = []
     client.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
@@ -118,17 +113,11 @@ def test_what_only_the_user_can_change_is_said_and_ends_it(parameter, reason):
         assert 'Traceback' not in node.text
     said = [status for message in heard for status in message.status if status.level == DiagnosticStatus.ERROR]
     assert any(re.search(reason, status.message) for status in said), heard
-    client.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize(
     ('parameter', 'reason'),
-    [
-        ('window:=99', 'window'),
-        ('mode:=dead', 'live, every_frame'),
-        ('image_size:=500', 'multiple of 14'),
-    ],
+    [('window:=99', 'window'), ('mode:=dead', 'live, every_frame'), ('image_size:=500', 'multiple of 14')],
 )
 def test_a_parameter_out_of_range_ends_it_with_the_range(parameter, reason):
     with node_process(parameter) as node:

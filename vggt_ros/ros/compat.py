@@ -193,12 +193,15 @@ def point_cloud(header: Any, points: np.ndarray, *, dense: bool = False) -> Any:
         cloud.fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
     cloud.point_step = points.dtype.itemsize
     cloud.row_step = cloud.point_step * cloud.width
-    cloud.data = byte_array(points)
+    cloud.data = to_array('B', points)
     return cloud
 
 
-def byte_array(values: np.ndarray) -> array.array:
-    """The bytes of a contiguous array as rclpy stores uint8[]: any other type it converts element by element."""
-    data = array.array('B', b'\0') * values.nbytes  # of exactly this size; frombytes() would make room for more
-    memoryview(data)[:] = values.data.cast('B')
-    return data
+def to_array(typecode: str, values: np.ndarray) -> array.array:
+    """A message's sequence field from numpy in one copy: any other type rclpy checks or converts element by element."""
+    raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    item = array.array(typecode, [0])
+    filled = item * (len(raw) // item.itemsize)  # of exactly this size: frombytes() would make room for more
+    if filled:
+        np.frombuffer(filled, np.uint8)[:] = raw
+    return filled

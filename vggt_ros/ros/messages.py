@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -124,16 +123,9 @@ def fill_image(message: Any, image: np.ndarray, encoding: str) -> None:
     message.encoding = encoding
     message.is_bigendian = int(sys.byteorder == 'big')
     message.step = image.strides[0]
-    message.data = compat.byte_array(image)
+    message.data = compat.to_array('B', image)
 
 
 def pack_rgb(image: np.ndarray) -> np.ndarray:
     """(..., 3) uint8 -> (...) float32 whose bits are 0x00RRGGBB: the rgb field of PCL and RViz."""
     return clouds.pack_rgb(image).view(np.float32)
-
-
-def to_array(typecode: str, values: np.ndarray) -> array.array:
-    """A message's sequence field from numpy in one copy; a field assigned an ndarray is checked element by element."""
-    filled = array.array(typecode)
-    filled.frombytes(np.ascontiguousarray(values).tobytes())
-    return filled

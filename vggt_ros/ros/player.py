@@ -30,7 +30,7 @@ from tqdm import tqdm
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.sequence import EncodedImage, ImageSequence, SequenceError, SequenceItem
 from vggt_ros.msg import Status
-from vggt_ros.ros.compat import byte_array
+from vggt_ros.ros.compat import to_array
 from vggt_ros.ros.messages import ns_to_time
 from vggt_ros.ros.parameters import Declared, OptionError, declare_options
 
@@ -187,7 +187,7 @@ class Player(Node):
         else:
             message = Image(header=header, height=image.height, width=image.width, encoding=image.encoding)
             message.is_bigendian, message.step = image.is_bigendian, image.step
-        message.data = byte_array(image.data)
+        message.data = to_array('B', image.data)
         self._image.publish(message)
         self.backlog.on_publish()
 

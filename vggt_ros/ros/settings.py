@@ -55,9 +55,9 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
 def check_overrides(node: Node) -> None:
     """Refuse values of QoS overrides as rclpy would, but before the network is loaded. Raises LoadError."""
     for name, override in node._parameter_overrides.items():
-        policy, value = name.rpartition('.')[2], override.value
         if not name.startswith('qos_overrides.'):
             continue
+        policy, value = name.rpartition('.')[2], override.value
         if policy == 'depth' and (type(value) is not int or value < 0):
             raise LoadError(f'{name} is {value!r}; it must be a number of messages')
         if policy in _POLICIES:

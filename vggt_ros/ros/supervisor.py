@@ -23,8 +23,8 @@ _MISCONFIGURED = (ParameterException, InvalidQosOverridesError, InvalidQoSProfil
 
 
 def is_misconfigured(error: Exception) -> bool:
-    """Whether rclpy means that the user's parameters cannot be. A wrong word in a QoS override is a RuntimeError."""
-    return isinstance(error, _MISCONFIGURED) or 'Unexpected QoS override' in str(error)
+    """Whether rclpy means that the user's parameters cannot be."""
+    return isinstance(error, _MISCONFIGURED)
 
 
 class Refusal(Exception):

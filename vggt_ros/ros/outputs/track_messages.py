@@ -12,8 +12,8 @@ from std_msgs.msg import Header
 
 from vggt_ros import camera
 from vggt_ros.msg import TrackArray
-from vggt_ros.ros.compat import point_cloud
-from vggt_ros.ros.messages import pack_rgb, to_array
+from vggt_ros.ros.compat import point_cloud, to_array
+from vggt_ros.ros.messages import pack_rgb
 from vggt_ros.tracks.picture import PALETTE, TrackedPoints, palette_index, track_colours
 from vggt_ros.types import Tracks
 

@@ -34,7 +34,8 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.camera import image_size
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.sequence import RawImage
-from vggt_ros.ros.messages import fill_image, ns_to_time, to_array
+from vggt_ros.ros.compat import to_array
+from vggt_ros.ros.messages import fill_image, ns_to_time
 
 FRAME_ID = 'camera_optical_frame'
 HUGE = 100_000  # pixels that lying headers promise in either direction

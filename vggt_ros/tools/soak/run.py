@@ -115,9 +115,7 @@ def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) 
         verdict = suffer(stage, replace(fault, within=patience * fault.within, back=patience * fault.back))
         if verdict.back is None:
             stage.restart_node()
-            works(stage, START * patience)
-        calm = works(stage, 2 * CALM * patience) if verdict.back is not None else None
-        stage.wait(CALM - (calm or 0.0))
+        stage.wait(CALM)
         verdicts.append(verdict)
         _tell(verdict)
     stage.wait(seconds - stage.time)

@@ -73,6 +73,14 @@ def test_a_device_that_is_lost_gives_nothing_back_and_that_is_no_new_error(monke
     release(torch.device('cuda', 0))
 
 
+def test_what_is_kept_for_multiplying_is_given_back_before_the_rest(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch._C, '_cuda_clearCublasWorkspaces', lambda: done.append('workspaces'), raising=False)
+    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: done.append('cache'))
+    release(torch.device('cuda', 0))
+    assert done == ['workspaces', 'cache']
+
+
 # Which one
 
 

@@ -71,6 +71,9 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == 'cuda':
         try:
+            # Some MiB for each thread that has multiplied matrices, which empty_cache alone leaves.
+            if clear := getattr(torch._C, '_cuda_clearCublasWorkspaces', None):
+                clear()
             torch.cuda.empty_cache()
         except RuntimeError as error:
             if failure_of(error) is None:

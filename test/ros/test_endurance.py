@@ -19,6 +19,7 @@ from exact import ExactPredictor
 from harness import Rig, image_message, info_message, poses, stamp_of, wait_until
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.supervisor import Supervisor
+from vggt_ros.ros.threads import CAMERA, TORCH
 from vggt_ros.types import DeviceError, WindowTooLargeError
 
 UNCONFIGURED = 'unconfigured'
@@ -191,6 +192,12 @@ def test_a_network_that_does_not_answer_is_said():
 # Transitions
 
 
+def at_work():
+    """How many of the node's threads do something."""
+    named = [one for one in threading.enumerate() if one.name.startswith('vggt_')]
+    return len(named) - len(TORCH._idle) - len(CAMERA._idle)
+
+
 def offered(node):
     return sorted(
         [one.topic_name for one in (*node.publishers, *node.subscriptions)] + [one.srv_name for one in node.services]
@@ -228,7 +235,7 @@ def test_a_transition_that_fails_says_so_and_leaves_nothing_behind(transition, p
             assert getattr(rig.node, f'trigger_{transition}')() == TransitionCallbackReturn.ERROR
         assert lifecycle(rig.node) == UNCONFIGURED
         assert offered(rig.node) == before
-        assert wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith('vggt_')])
+        assert wait_until(lambda: not at_work())
         assert rig.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert rig.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         status = newest(rig)
@@ -249,6 +256,32 @@ def test_a_cleanup_frees_the_network_at_once():
                 assert getattr(rig.node, f'trigger_{name}')() == TransitionCallbackReturn.SUCCESS
         rig.predictor = None
         assert [one() for one in alive] == [None] * 3
+
+
+def test_a_network_is_loaded_and_used_on_one_thread_however_often_it_is_configured(monkeypatch):
+    used = []
+
+    def noting(call):
+        def noted(*arguments, **named):
+            used.append(threading.get_ident())
+            return call(*arguments, **named)
+
+        return noted
+
+    predictor = ExactPredictor(poses(40))
+    monkeypatch.setattr(predictor, 'predict', noting(predictor.predict))
+    with Rig(predictor, start=False) as rig:
+        rig.node._load = noting(rig.node._load)
+        status = newest(rig)
+        for cycle in range(3):
+            for name in ('configure', 'activate'):
+                assert getattr(rig.node, f'trigger_{name}')() == TransitionCallbackReturn.SUCCESS
+            rig.play(range(10 * cycle, 10 * cycle + 6))
+            assert wait_until(lambda: status().state == Status.TRACKING)
+            for name in ('deactivate', 'cleanup'):
+                assert getattr(rig.node, f'trigger_{name}')() == TransitionCallbackReturn.SUCCESS
+    assert len(used) > 6
+    assert len(set(used)) == 1
 
 
 # By itself

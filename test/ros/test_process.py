@@ -139,14 +139,36 @@ def test_an_unreadable_checkpoint_leaves_it_waiting_for_a_better_one(tmp_path):
 
 def test_what_is_free_between_what_is_held_goes_back_to_the_system():
     text = """
-from vggt_ros.ros.process import trim_heaps
+from vggt_ros.ros.heaps import HEAPS
 from vggt_ros.tools.soak.samples import look_at
 import os
 held = [bytes(b'x') * 65536 for _ in range(4000)]
 del held[::2], held[::2]
 before = look_at(os.getpid())[0]
-trim_heaps()
+HEAPS.trim()
 print(before - look_at(os.getpid())[0])
 """
     result = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, timeout=120)
     assert float(result.stdout) > 100  # of 187 MiB
+
+
+@pytest.mark.parametrize(('width', 'mapped'), [(320, 1), (3840, 0)])
+def test_what_is_larger_than_an_image_is_the_systems(width, mapped):
+    """Blocks of 4 MiB beside images of 320x240 and of 3840x2160, by glibc's own count of those that are mapped."""
+    text = f"""
+import ctypes
+from vggt_ros.ros.heaps import HEAPS
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+                'arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost'.split()]
+libc.mallinfo2.restype = Info
+HEAPS.share()
+HEAPS.fit(3 * {width} * {width} * 3 // 4)
+before = libc.mallinfo2().hblks
+libc.malloc(4 << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+    result = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, timeout=120)
+    assert int(result.stdout) == mapped

@@ -21,7 +21,7 @@ from vggt_ros.synthetic.writers import write_folder
 from vggt_ros.tools.soak import report
 from vggt_ros.tools.soak.catalogue import FAULTS
 from vggt_ros.tools.soak.faults import Fault
-from vggt_ros.tools.soak.run import LOCATED, PROCESSED, suffer
+from vggt_ros.tools.soak.run import LOCATED, PROCESSED, Verdict, endure, suffer
 from vggt_ros.tools.soak.samples import Sample, slope
 from vggt_ros.tools.soak.stage import FaultError
 
@@ -76,6 +76,7 @@ class Still:
         self.node = self
         self.pid, self.code, self.work = 1, None, Work()
         self.then, self.works, self.at_work = then, works, works
+        self.lost = 0
 
     def mark(self):
         self.began = time.monotonic()
@@ -83,7 +84,7 @@ class Still:
     def wait(self, seconds, until=lambda: False):
         self.then(self)
         if self.works:
-            self.work = Work(self.work.located + LOCATED, self.work.processed + PROCESSED)
+            self.work = Work(self.work.located + LOCATED, self.work.processed + PROCESSED, 0, self.lost)
         return until()
 
 
@@ -150,10 +151,39 @@ def test_a_process_that_ended_and_a_map_that_began_anew_are_red():
     def then(stage):
         stage.journal.note('status', 'LOST the moon')
         stage.journal.note('process', 'ended with -11')
-        stage.work = Work(stage.work.located, stage.work.processed, 0, stage.work.epochs + 1)
+        stage.lost += 1
 
-    verdict = suffer(Still(then, works=True), made(happens, epochs=0))
+    verdict = endure(Still(then, works=True), made(happens, epochs=0))
     assert any('-11' in problem for problem in verdict.problems)
+    assert verdict.anew > 0
+
+
+def begins_anew(times):
+    """A stage whose map begins anew at the first waits, so many times."""
+    left = [times]
+
+    def then(stage):
+        stage.journal.note('status', f'LOST the moon {time.monotonic()}')
+        stage.lost += left[0] > 0
+        left[0] -= 1
+
+    return Still(then)
+
+
+@pytest.mark.parametrize(('times', 'passed'), [(0, True), (1, True), (100, False)])
+def test_a_map_that_begins_anew_with_the_fault_is_red_when_it_does_so_again(times, passed):
+    verdict = endure(begins_anew(times), made(happens, epochs=0))
+    assert verdict.passed is passed
+    assert ('at the first the map began anew' in ' '.join(verdict.found)) is (times > 0)
+
+
+def test_maps_that_began_anew_between_the_faults_are_counted():
+    found = suffer(Still(), made(happens))
+    at = [Verdict(found.fault, 100.0, 200.0, None, None, 0, (), ())]
+    samples = [sample(i, 500.0, maps=(i > 50) + (i > 150) + (i > 250)) for i in range(301)]
+    row = report.rows(at, samples, 30.0)[1]
+    assert row.passed is None
+    assert row.found == 'the map began anew 2 times in 3 minutes'
 
 
 def noise(rng, count, memory):
@@ -184,8 +214,8 @@ def test_growth_is_told_from_none():
     assert np.isnan(slope(times[:10], times[:10]).low)
 
 
-def sample(second, memory, pid=1, threads=20):
-    return Sample(float(second), pid, memory, memory, threads, 30, second * 0.5, 0.2, second, second)
+def sample(second, memory, pid=1, threads=20, maps=0):
+    return Sample(float(second), pid, memory, memory, threads, 30, second * 0.5, 0.2, second, second, maps)
 
 
 def need(samples):

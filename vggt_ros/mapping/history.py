@@ -39,18 +39,14 @@ class _Keyframe:
     scale: float = 1.0
 
 
-@dataclass(frozen=True, eq=False, slots=True)  # tens of thousands of them
-class _Pose:
-    """T_keyframe_camera: (4, 4), lengths in the keyframe's first unit."""
-
-    stamp: int
-    keyframe: _Keyframe
-    T_keyframe_camera: np.ndarray
-
-    def T_map_camera(self) -> np.ndarray:
-        T = self.T_keyframe_camera.copy()
-        T[:3, 3] *= self.keyframe.scale
-        return self.keyframe.T @ T
+_POSE = np.dtype(
+    [
+        ('index', np.int64),
+        ('stamp', np.int64),
+        ('keyframe', np.int64),  # its index
+        ('T', np.float64, (4, 4)),  # T_keyframe_camera, lengths in the keyframe's first unit
+    ]
+)
 
 
 class History:
@@ -61,12 +57,14 @@ class History:
     """
 
     def __init__(self, poses: int = 50_000, keyframes: int = 2_000) -> None:
-        self._most_poses, self._most_keyframes = poses, keyframes
+        self._most_keyframes = keyframes
+        # One block: tens of thousands of small arrays that live for hours keep the heap around them from shrinking.
+        self._table = np.empty(poses + 1, _POSE)
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._poses: dict[int, _Pose] = {}
+        self._poses = self._table[:0]  # those in use, by index
         self._keyframes: dict[int, _Keyframe] = {}
         self._order: list[int] = []  # of the keyframes' indices
 
@@ -90,13 +88,19 @@ class History:
         """
         if not self._order or not np.isfinite(T_map_camera).all():
             return
-        keyframe = self._keyframes[self._order[max(0, bisect_right(self._order, index) - 1)]]
+        nearest = self._order[max(0, bisect_right(self._order, index) - 1)]
+        keyframe = self._keyframes[nearest]
         T = invert(keyframe.T) @ T_map_camera
         T[:3, 3] /= keyframe.scale
-        self._poses[index] = _Pose(stamp, keyframe, T)
-        if len(self._poses) > self._most_poses:
-            for old in sorted(self._poses)[1 : self._most_poses // 2 : 2]:
-                del self._poses[old]
+        at, count = int(np.searchsorted(self._poses['index'], index)), len(self._poses)
+        if at == count or self._poses['index'][at] != index:
+            self._poses = self._table[: count + 1]
+            self._poses[at + 1 :] = self._poses[at:-1].copy()
+        self._poses[at] = index, stamp, nearest, T
+        if len(self._poses) == len(self._table):
+            kept = np.delete(self._poses, np.s_[1 : len(self._table) // 2 : 2])
+            self._poses = self._table[: len(kept)]
+            self._poses[:] = kept
 
     def correct(self, corrections: Mapping[int, Similarity]) -> None:
         """Move the keyframes that are named by index, x -> similarity x, and all poses that hang on them."""
@@ -111,9 +115,8 @@ class History:
 
     def trajectory(self) -> Trajectory:
         """All poses in the order of their stamps."""
-        poses = sorted(self._poses.values(), key=lambda pose: pose.stamp)
-        T = np.array([pose.T_map_camera() for pose in poses]).reshape(-1, 4, 4)
-        return Trajectory(np.array([pose.stamp for pose in poses], np.int64), T)
+        poses = self._poses[np.argsort(self._poses['stamp'], kind='stable')]
+        return Trajectory(poses['stamp'].copy(), self._placed(poses))
 
     def pinholes(self) -> list[Pinhole]:
         """The keyframes in order. Images are named by their stamps in nanoseconds."""
@@ -123,10 +126,19 @@ class History:
     def _thin_keyframes(self) -> None:
         if len(self._order) <= self._most_keyframes:
             return
-        gone = set()
-        for index in self._order[1 : self._most_keyframes // 2 : 2]:
-            gone.add(self._keyframes.pop(index))
+        gone = self._order[1 : self._most_keyframes // 2 : 2]
+        orphans = self._poses[np.isin(self._poses['keyframe'], gone)]
+        placed = self._placed(orphans)
+        for index in gone:
+            del self._keyframes[index]
         self._order = sorted(self._keyframes)
-        for index, pose in list(self._poses.items()):
-            if pose.keyframe in gone:
-                self.add_pose(index, pose.stamp, pose.T_map_camera())
+        for orphan, T_map_camera in zip(orphans, placed, strict=True):
+            self.add_pose(int(orphan['index']), int(orphan['stamp']), T_map_camera)
+
+    def _placed(self, poses: np.ndarray) -> np.ndarray:
+        """(N,) of the table -> (N, 4, 4) T_map_camera."""
+        keyframes = [self._keyframes[index] for index in self._order]
+        which = np.searchsorted(self._order, poses['keyframe'])
+        T = poses['T'].copy()
+        T[:, :3, 3] *= np.array([keyframe.scale for keyframe in keyframes])[which, None]
+        return np.array([keyframe.T for keyframe in keyframes]).reshape(-1, 4, 4)[which] @ T

@@ -126,9 +126,7 @@ class Activation:
         """
         self._parts.close()
         end = time.monotonic() + patience
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return all(thread.ended(max(0.0, end - time.monotonic())) for thread in self._threads)
 
     def _close_walls(self) -> None:
         """All of them before any thread is waited for: one may wait for room in the other's."""

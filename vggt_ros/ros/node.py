@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 
 from vggt_ros.ros import compat, process
 from vggt_ros.ros.activation import Activation
+from vggt_ros.ros.heaps import HEAPS
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.inputs.sensors import make_sensors
 from vggt_ros.ros.lifecycle import RefusingLifecycleNode
@@ -35,6 +36,7 @@ from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.lookup import open_lookup
+from vggt_ros.ros.threads import TORCH
 from vggt_ros.ros.worker import ReportedWindow
 from vggt_ros.types import Predictor, State
 
@@ -126,8 +128,8 @@ class VGGTNode(RefusingLifecycleNode):
         return SUCCESS
 
     def _configure(self, settings: dict[str, Any], parts: ExitStack) -> None:
-        predictor = self._load(settings)
-        parts.callback(process.free_memory)  # after all others
+        predictor = TORCH.submit(self._load, settings).result()
+        parts.callback(HEAPS.collect)  # after all others
         parts.callback(predictor.close)
         heard = Heard(self)
         lookup = open_lookup(self, heard, settings)

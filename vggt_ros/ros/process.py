@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import signal
 import sys
@@ -19,10 +17,8 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from vggt_ros.ros import compat
+from vggt_ros.ros.heaps import HEAPS
 from vggt_ros.ros.steady import steady_timer
-
-_LIBC = ctypes.CDLL(None)  # glibc has the two functions below, other C libraries have not
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 GRACE = 1.0  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
 JOIN = 0.4  # of them for the threads
@@ -53,7 +49,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     An interrupt, however often it comes, only ends the context: Python's own KeyboardInterrupt would be raised wherever
     the main thread is.
     """
-    _share_heaps()
+    HEAPS.share()
     deadline = _Deadline()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Before rclpy.init, whose own handlers call these.
@@ -68,7 +64,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     deadline.more = lambda: node.closing_time
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
-    steady_timer(node, TRIM, trim_heaps, MutuallyExclusiveCallbackGroup())
+    steady_timer(node, TRIM, HEAPS.trim, MutuallyExclusiveCallbackGroup())
     if node.get_parameter('autostart').value:
         node.supervise()
     status = 1
@@ -88,36 +84,6 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _share_heaps() -> None:
-    """Let all threads use the same two heaps, before there are threads.
-
-    glibc gives many threads heaps of their own, eight for each core. What one frees is no use to the others, and each
-    comes to be as large as the largest thread ever was: a node that runs for hours or is configured again and again
-    would hold some hundred MiB of nothing. Nor shall the room of each large image be taken from the system and given
-    back, which has to clear it every time: at 4K that takes as long as all else. What idles goes with trim_heaps.
-    """
-    if mallopt := getattr(_LIBC, 'mallopt', None):
-        mallopt(_M_ARENA_MAX, 2)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # its own largest
-        mallopt(_M_TRIM_THRESHOLD, 128 << 20)
-
-
-def free_memory() -> None:
-    """Collect what only cycles hold, the network among it, and give what is free back to the system."""
-    gc.collect()
-    trim_heaps()
-
-
-def trim_heaps() -> None:
-    """Give what is free in the heaps back to the system: tens of milliseconds, other threads run on.
-
-    glibc itself gives back the end of a heap alone: a map that began anew, or a minute of larger images, would never be
-    seen to have gone.
-    """
-    if malloc_trim := getattr(_LIBC, 'malloc_trim', None):
-        malloc_trim(0)
 
 
 def _spin(executor: MultiThreadedExecutor, node: Node) -> None:

@@ -10,9 +10,9 @@ beside every window lies a frozen report of the network's thread, which nobody e
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -22,6 +22,7 @@ from vggt_ros.ros.counters import Counters
 from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
 from vggt_ros.ros.mailbox import Mailbox, Outbox
 from vggt_ros.ros.problems import Problems
+from vggt_ros.ros.threads import CAMERA, TORCH, Threads
 from vggt_ros.types import DeviceError, Frame, WindowTooLargeError
 
 
@@ -51,21 +52,31 @@ Finding = FrameResult | ReportedWindow
 """What waits for the executor."""
 
 
-class Worker(threading.Thread):
-    """A thread whose end is always noticed: ``cause`` says why it ended, None while it runs or when it was told to."""
+class Worker:
+    """What a thread does, and whose end is always noticed.
 
-    def __init__(self, name: str, problems: Problems, counters: Counters) -> None:
-        super().__init__(name=f'vggt_{name}', daemon=True)
-        self._short_name = name
+    threads: of which one does it. cause: why it ended, None while it runs or when it was told to.
+    """
+
+    def __init__(self, name: str, threads: Threads, problems: Problems, counters: Counters) -> None:
+        self._name, self._threads = name, threads
         self._problems = problems
         self._counters = counters
         self.cause: str | None = None
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Begin, once."""
+        self._end = self._threads.submit(self._run)
+
+    def ended(self, patience: float) -> bool:
+        """Whether it ends within so many seconds."""
+        return not wait((self._end,), patience).not_done
+
+    def _run(self) -> None:
         try:
             self.work()
         except BaseException as error:  # noqa: BLE001 - a thread must not die in silence, of SystemExit either
-            self.cause = f"the {self._short_name}'s thread ended: {type(error).__name__}: {error}"
+            self.cause = f"the {self._name}'s thread ended: {type(error).__name__}: {error}"
             self._problems.failed(self.cause, error)
 
     def work(self) -> None:
@@ -75,7 +86,7 @@ class Worker(threading.Thread):
     def failed(self, what: str, error: Exception) -> None:
         """Count, and say with its traceback, what nobody understands."""
         reason = f'{what}: {type(error).__name__}: {error}'
-        self._counters.failed(self._short_name, reason)
+        self._counters.failed(self._name, reason)
         self._problems.failed(reason, error)
 
 
@@ -97,7 +108,7 @@ class CameraThread(Worker):
         every: bool,
         tracks_wanted: Callable[[], bool],
     ) -> None:
-        super().__init__('camera', problems, counters)
+        super().__init__('camera', CAMERA, problems, counters)
         self._pipeline = pipeline
         self._incoming, self._outgoing = incoming, outgoing
         self._frames = make_frame
@@ -167,7 +178,7 @@ class NetworkThread(Worker):
         tracks_wanted: Callable[[], bool],
         pause_after: Callable[[float], float],
     ) -> None:
-        super().__init__('network', problems, counters)
+        super().__init__('network', TORCH, problems, counters)
         self._pipeline = pipeline
         self._mailbox = mailbox
         self._findings = findings

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.ros.heaps import HEAPS
 from vggt_ros.ros.inputs.decoder import Decoder, Undistorted
 from vggt_ros.ros.inputs.images import ImageError, Picture
 from vggt_ros.ros.inputs.lens import CameraInfoError
@@ -93,6 +94,9 @@ class FrameMaker:
     def begin_epoch(self) -> None:
         """The newest image is the first of a map."""
         self._epoch_optics = self._optics
+        if self._optics is not None:
+            width, height = self._optics.size
+            HEAPS.fit(3 * width * height)
 
     def _undistort(self, picture: Picture, calibration: Calibration) -> Undistorted | None:
         """With this calibration, else with the last that could be used; None without any, with the reason reported."""

@@ -33,7 +33,9 @@ class Row:
 
 def rows(verdicts: Sequence[Verdict], samples: Sequence[Sample], allowance: float) -> list[Row]:
     """One for each fault, then what the process needed. allowance: MiB per hour that count as flat."""
-    return [_fault_row(verdict) for verdict in verdicts] + _need_rows(samples, allowance)
+    return (
+        [_fault_row(verdict) for verdict in verdicts] + [_rest_row(verdicts, samples)] + _need_rows(samples, allowance)
+    )
 
 
 def _fault_row(verdict: Verdict) -> Row:
@@ -50,8 +52,19 @@ def _fault_row(verdict: Verdict) -> Row:
         seconds(verdict.said, bool(fault.must), fault.within),
         seconds(verdict.back, True, fault.back),
         verdict.passed,
-        '; '.join((*verdict.problems, *verdict.remarks)),
+        '; '.join(verdict.found),
     )
+
+
+def _rest_row(verdicts: Sequence[Verdict], samples: Sequence[Sample]) -> Row:
+    """How often the map began anew while nothing happened: what the network costs by itself."""
+    time, maps = np.array([[sample.time, sample.maps] for sample in samples]).reshape(-1, 2).T
+    rest = np.ones(len(time), bool)
+    for verdict in verdicts:
+        rest &= (time < verdict.time) | (time > verdict.end)
+    both = rest[1:] & rest[:-1]
+    times, minutes = np.diff(maps)[both].sum(), np.diff(time)[both].sum() / 60
+    return Row('no fault', '', '', '', None, f'the map began anew {times:.0f} times in {minutes:.0f} minutes')
 
 
 def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:

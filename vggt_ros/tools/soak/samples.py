@@ -17,7 +17,7 @@ BLOCKS = 12  # of which each is one observation of a trend
 class Sample:
     """time: seconds since the run began. pid: of the process. memory: resident MiB; own: proportional share of what is
     mapped, MiB, NaN where the system does not tell. cpu: seconds of CPU so far. latency: seconds from image to window.
-    located, processed: images so far.
+    located, processed: images so far. maps: how often the map has begun anew so far.
     """
 
     time: float
@@ -30,6 +30,7 @@ class Sample:
     latency: float
     located: int
     processed: int
+    maps: int
 
 
 def look_at(pid: int) -> tuple[float, float, int, int, float]:

@@ -156,9 +156,8 @@ class Stage:
             return
         status, work = self.watcher.status, self.watcher.work
         latency = math.nan if status is None else status.window_latency
-        self.samples.append(
-            Sample(self.time, self.node.pid, memory, own, threads, files, cpu, latency, work.located, work.processed)
-        )
+        done = (work.located, work.processed, work.epochs)
+        self.samples.append(Sample(self.time, self.node.pid, memory, own, threads, files, cpu, latency, *done))
 
     def cpu_share(self, since: float) -> float:
         """Share of one core that the node has taken since ``time`` was so, NaN without two samples of one process."""

@@ -1,6 +1,7 @@
 """A short soak with real processes, and what judges it."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +66,20 @@ def test_wrong_arguments_end_it_with_2(arguments):
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert arguments[1] in done.stderr
+
+
+def test_a_soak_that_is_interrupted_tells_what_it_has_found(tmp_path):
+    command = [sys.executable, '-m', 'vggt_ros.tools.soak', '--faults', 'pause', '--logs', str(tmp_path), '--alone']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as soak:
+        while 'pause' not in (line := soak.stdout.readline()):
+            assert line, soak.stderr.read()
+        soak.send_signal(signal.SIGINT)
+        said, error = soak.communicate(timeout=60)
+    assert soak.returncode == 1
+    assert 'stopped after' in error
+    assert 'Traceback' not in error
+    assert re.search(r'^\| `pause`', said, re.MULTILINE)
+    assert (tmp_path / 'samples.csv').read_text().startswith('time,pid,memory')
 
 
 class Still:
@@ -181,7 +196,7 @@ def test_maps_that_began_anew_between_the_faults_are_counted():
     found = suffer(Still(), made(happens))
     at = [Verdict(found.fault, 100.0, 200.0, None, None, 0, (), ())]
     samples = [sample(i, 500.0, maps=(i > 50) + (i > 150) + (i > 250)) for i in range(301)]
-    row = report.rows(at, samples, 30.0)[1]
+    row = report.rows(at, samples, 150.0)[1]
     assert row.passed is None
     assert row.found == 'the map began anew 2 times in 3 minutes'
 
@@ -219,7 +234,7 @@ def sample(second, memory, pid=1, threads=20, maps=0):
 
 
 def need(samples):
-    return {row.what.split()[0]: row.passed for row in report.rows([], samples, 30.0)}
+    return {row.what.split()[0]: row.passed for row in report.rows([], samples, 150.0)}
 
 
 def test_memory_that_grows_is_red_and_memory_that_does_not_is_not():

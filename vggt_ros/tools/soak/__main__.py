@@ -7,7 +7,8 @@ python -m vggt_ros.tools.soak --minutes 5 --faults unplugged hang -p weights:=fa
 Node, camera and listeners are processes on a ROS graph of their own. The camera goes forth and back through its
 pictures with stamps of now. Faults come one after the other, spread over the run; between them the node must be at
 work.
-Exit status: 0 when nothing is wrong; 1 when something is; 2 when the input or an argument is wrong.
+Exit status: 0 when nothing is wrong; 1 when something is, or when it was interrupted, and the table is of what was done
+by then; 2 when the input or an argument is wrong.
 """
 
 from __future__ import annotations
@@ -46,9 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--rate', type=float, default=10.0, help='pictures per second (10)')
     add('--alone', action='store_true', help='nobody listens to depth, points, path, map and tracks')
     add('--patience', type=float, default=1.0, help='times that a slow machine needs in place of one second (1)')
-    add('--allowance', type=float, default=30.0, help='MiB per hour that count as no growth (30)')
+    add('--allowance', type=float, default=150.0, help='MiB per hour of growth that must be excluded (150)')
     add('--output', type=Path, metavar='DIR', help=f'put the table into DIR/{TABLE} and the picture beside it')
-    add('--logs', type=Path, metavar='DIR', help='where the output of the processes goes; thrown away without')
+    add(
+        '--logs',
+        type=Path,
+        metavar='DIR',
+        help='where the output of the processes and the samples go; thrown away without',
+    )
     add('-p', dest='parameters', action='append', default=[], metavar='NAME:=VALUE', help='of the node')
     given = parser.parse_args(arguments)
     if given.list:
@@ -74,22 +80,32 @@ def _run(given: argparse.Namespace, names: Sequence[str], folder: Path) -> int:
         return 2
     environment = private_environment(free_domain())
     os.environ.update(environment)  # before rclpy begins: we are on the node's graph
+    from rclpy.executors import ExternalShutdownException
+
     from vggt_ros.ros.soak.watcher import on_the_graph
     from vggt_ros.tools.soak import report
     from vggt_ros.tools.soak.catalogue import FAULTS
-    from vggt_ros.tools.soak.run import run
+    from vggt_ros.tools.soak.run import run, tell
     from vggt_ros.tools.soak.stage import FaultError, Stage
 
     faults = [FAULTS[name] for name in names]
+    verdicts, stopped = [], False
     with on_the_graph():
         stage = Stage(logs, environment, path, given.rate, given.parameters, bool(faults), not given.alone)
         try:
-            verdicts = run(stage, faults, 60 * given.minutes, given.patience)
+            for verdict in run(stage, faults, 60 * given.minutes, given.patience):
+                verdicts.append(verdict)
+                tell(verdict)
         except FaultError as error:
             print(error, file=sys.stderr)
             return 1
+        except (KeyboardInterrupt, ExternalShutdownException):
+            stopped = True
+            print(f'stopped after {stage.time / 60:.0f} minutes; this is what was found by then', file=sys.stderr)
         finally:
             stage.close()
+    if given.logs is not None:
+        put(report.comma_separated(stage.samples), given.logs / 'samples.csv')
     lines = report.rows(verdicts, stage.samples, given.allowance)
     table = report.table(lines)
     print(table)
@@ -99,7 +115,7 @@ def _run(given: argparse.Namespace, names: Sequence[str], folder: Path) -> int:
         report.draw(stage.samples, verdicts, given.output / PICTURE)
     wrong = [line for line in lines if line.passed is False]
     print(f'{len(wrong)} of {len(lines)} rows are red' if wrong else 'no row is red')
-    return 1 if wrong else 0
+    return 1 if wrong or stopped else 0
 
 
 if __name__ == '__main__':

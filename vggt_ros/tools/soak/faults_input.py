@@ -180,7 +180,7 @@ def subscribers(stage: Stage) -> Iterator[None]:
 
 
 FAULTS = (
-    four_k,  # first: what its images needed stays with the process
+    four_k,
     unplugged,
     driver,
     driver_from_zero,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from vggt_ros.tools.soak.run import Verdict
 from vggt_ros.tools.soak.samples import Sample, Slope, longest_life, slope
 
-WARM_UP = 0.5  # share of the longest life of a process that is left out of trends
+WARM_UP = 1 / 3  # share of the longest life of a process that is left out of trends
 TELLING = 10.0  # minutes after which a trend is one: a young map grows
-SPARE = 3  # threads and open files that may be more at the end of it than at its middle
+SPARE = 3  # threads and open files that may be more at the end of it than at its beginning
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
 
 
 def rows(verdicts: Sequence[Verdict], samples: Sequence[Sample], allowance: float) -> list[Row]:
-    """One for each fault, then what the process needed. allowance: MiB per hour that count as flat."""
+    """One for each fault, then what the process needed. allowance: MiB per hour of growth that must be excluded."""
     return (
         [_fault_row(verdict) for verdict in verdicts] + [_rest_row(verdicts, samples)] + _need_rows(samples, allowance)
     )
@@ -73,17 +73,17 @@ def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:
     if not life:
         return [Row('the process', 'samples', '', '', False, 'nobody saw it')]
     minutes = (life[-1].time - life[0].time) / 60
-    must = f'95 % interval not above {allowance:.0f} MiB/h, of {TELLING:.0f} minutes at least'
+    must = f'95 % interval holds 0 or less, and nothing above {allowance:.0f} MiB/h; of {TELLING:.0f} minutes at least'
     found = []
     for name in ('memory', 'own'):
         found.append(slope([sample.time for sample in life], [getattr(sample, name) for sample in life]))
     memory, own = found
     text = f'{_slope(memory)} resident, {_slope(own)} proportional share'
     telling = minutes >= TELLING
-    flat = bool(memory.low <= allowance) if telling else None
+    flat = bool(memory.low <= 0 and memory.high <= allowance) if telling else None
     result = [
         Row(
-            f'memory over the second half of the longest life of a process, {minutes:.0f} minutes',
+            f'memory over the last two thirds of the longest life of a process, {minutes:.0f} minutes',
             must,
             '',
             '',
@@ -114,6 +114,8 @@ def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:
 
 
 def _slope(found: Slope) -> str:
+    if np.isnan(found.value):
+        return 'too few samples'
     return f'{found.value:+.1f} MiB/h ({found.low:+.1f} to {found.high:+.1f})'
 
 
@@ -126,6 +128,12 @@ def table(lines: Sequence[Row]) -> str:
     ]
     text = [f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in cells]
     return '\n'.join([text[0], f'|{"---|" * len(head)}', *text[1:]]) + '\n'
+
+
+def comma_separated(samples: Sequence[Sample]) -> str:
+    """The samples as a table for other programs, with a heading."""
+    lines = [[field.name for field in fields(Sample)], *map(astuple, samples)]
+    return ''.join(','.join(map(str, line)) + '\n' for line in lines)
 
 
 def draw(samples: Sequence[Sample], verdicts: Sequence[Verdict], path: Path) -> None:

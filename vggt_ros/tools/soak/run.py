@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vggt_ros.tools.soak.faults import Fault
@@ -116,16 +116,17 @@ def _state(stage: Stage) -> str:
     return f'ended with {stage.node.code}' if stage.node.code is not None else _heard(stage, 'status')
 
 
-def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) -> list[Verdict]:
+def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) -> Iterator[Verdict]:
     """All of them, spread over so many seconds at least. patience: by what times are multiplied on a slow machine.
 
-    Raises FaultError when the node does not even begin.
+    Each verdict comes when it is reached, the last one before the time is up. Raises FaultError when the node does not
+    even begin.
     """
     first = works(stage, START * patience)
     if first is None:
         raise FaultError(f'the node does not begin: {_state(stage)}\n' + '\n'.join(stage.node.last_lines))
     print(f'at work after {first:.1f} s', flush=True)
-    begin, verdicts = stage.time, []
+    begin = stage.time
     for index, fault in enumerate(faults):
         stage.wait(begin + (seconds - begin) * index / len(faults) - stage.time)
         works(stage, 2 * START * patience)  # a camera that is lost just now would be blamed on the fault
@@ -133,13 +134,12 @@ def run(stage: Stage, faults: Sequence[Fault], seconds: float, patience: float) 
         if verdict.back is None:
             stage.restart_node()
         stage.wait(CALM)
-        verdicts.append(verdict)
-        _tell(verdict)
+        yield verdict
     stage.wait(seconds - stage.time)
-    return verdicts
 
 
-def _tell(verdict: Verdict) -> None:
+def tell(verdict: Verdict) -> None:
+    """Print it in a line, and what there is to say below."""
     mark = 'ok ' if verdict.passed else 'RED'
     times = ', '.join(
         f'{what} {f"{value:.1f} s" if value is not None else "-"}'

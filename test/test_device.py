@@ -178,3 +178,10 @@ def test_a_core_is_left_to_the_others(cores, own, left, monkeypatch):
     monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(cores)))
     monkeypatch.setattr(device, '_OWN_THREADS', own)
     assert device.spare_core() == left
+
+
+def test_beside_a_gpu_one_thread_is_enough(monkeypatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(16)))
+    monkeypatch.setattr(device, '_OWN_THREADS', 16)
+    assert device.own_threads(torch.device('cuda', 0)) == 1
+    assert device.own_threads(CPU) == 15

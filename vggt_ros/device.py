@@ -181,3 +181,8 @@ def spare_core() -> int:
     torch's threads wait for each other at work: with one on every core they all wait for the one that has to share.
     """
     return max(1, min(_OWN_THREADS, len(os.sched_getaffinity(0)) - 1))
+
+
+def own_threads(device: torch.device) -> int:
+    """CPU threads of torch where nobody asks for a number: one beside a GPU, where there is no work to share."""
+    return spare_core() if device.type == 'cpu' else 1

@@ -1,5 +1,6 @@
 """The node as a process of its own: what it says at start, and how it ends."""
 
+import os
 import re
 import signal
 import subprocess
@@ -172,3 +173,18 @@ print(libc.mallinfo2().hblks - before)
 """
     result = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, timeout=120)
     assert int(result.stdout) == mapped
+
+
+def test_linear_algebra_takes_no_core_from_others():
+    """OpenBLAS makes its threads when it is imported, one for each core but the first unless it is told."""
+    text = "import os, vggt_ros.ros.node; print(os.environ['OPENBLAS_NUM_THREADS'], len(os.listdir('/proc/self/task')))"
+    command = [sys.executable, '-c', text]
+
+    def found(**named):
+        environment = {name: value for name, value in os.environ.items() if name != 'OPENBLAS_NUM_THREADS'} | named
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
+        return tuple(map(int, result.stdout.split()))
+
+    asked, threads = found()
+    assert asked == 1
+    assert threads < found(OPENBLAS_NUM_THREADS='4')[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vggt_ros.device import set_threads, spare_core
+from vggt_ros.device import own_threads, set_threads
 from vggt_ros.inference import NetworkPredictor
 from vggt_ros.mapping.export import MapExportError, find_folder
 from vggt_ros.mapping.voxel_map import MapConfig
@@ -29,8 +29,7 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
     """settings: the node's parameters by name. Raises LoadError."""
     heads = ('camera', 'depth', 'track') if settings['max_tracks'] else ('camera', 'depth')
     try:
-        set_threads(settings['threads'] or spare_core())
-        return make_predictor(
+        predictor = make_predictor(
             settings['weights'],
             device=settings['device'],
             precision=settings['precision'],
@@ -38,6 +37,8 @@ def load_predictor(settings: dict[str, Any]) -> NetworkPredictor:
             heads=heads,
             cache_bytes=settings['cache_size'] << 20,
         )
+        set_threads(settings['threads'] or own_threads(predictor.device))
+        return predictor
     except (CheckpointError, DeviceMemoryError) as error:
         # A disk may be mounted later, the network come up, another process leave the device.
         raise LoadError(str(error), passing=True) from error

@@ -110,7 +110,7 @@ PARAMETERS: tuple[Declared, ...] = (
         'arithmetic of the aggregator; auto: bfloat16 on GPUs that have it, else float32',
         choices=('auto', 'float32', 'bfloat16'),
     ),
-    Declared('threads', 0, 'CPU threads of torch, 0: one core is left to the rest of the node', range=(0, 256)),
+    Declared('threads', 0, 'CPU threads of torch, 0: all cores but one, or one thread beside a GPU', range=(0, 256)),
     Declared(
         'image_size', 0, "longest side of the network's image, a multiple of 14; 0: the network's own", 'px', (0, 2072)
     ),

@@ -10,18 +10,21 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
+from vggt_ros.device import spare_core
 from vggt_ros.ros import compat
 from vggt_ros.ros.heaps import HEAPS
 from vggt_ros.ros.steady import steady_timer
 
 GRACE = 1.0  # seconds from the interrupt to the end of the process, whatever threads, device and middleware do
 JOIN = 0.4  # of them for the threads
+PICTURES = 4  # most threads of OpenCV: more gain little, and wait for each other at work
 TRIM = 60.0  # seconds after which free memory goes back to the system
 
 
@@ -50,6 +53,7 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     the main thread is.
     """
     HEAPS.share()
+    cv2.setNumThreads(min(PICTURES, spare_core()))
     deadline = _Deadline()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Before rclpy.init, whose own handlers call these.

@@ -212,7 +212,7 @@ class Pipeline:
         said = self.tracker.solved(estimates, points, prediction, asked, outcome.corrections)
         located = [one for estimate in estimates if (one := self._follow(estimate)) is not None]
         self.front.solved(estimates[-1])
-        warnings = tuple(filter(None, [self._focal.update(window, prediction), said]))
+        warnings = tuple(filter(None, [self._focal.update(window, prediction), said, world.metres.complaint]))
         return replace(WindowResult.of(outcome, waiting - len(estimates)), located=located, warnings=warnings)
 
     def _apply_tuning(self) -> None:

@@ -267,7 +267,7 @@ def test_tracks_that_are_not_finite_are_reported_and_left_out():
         rig.play(range(16))
         assert rig.settled()
         assert wait_until(lambda: len(tracks) == 16)
-        assert rig.problems()['warning'] > 0
+        assert rig.problems()['some tracks of the network are not finite'] > 0
         assert all(np.isfinite([*message.u, *message.v, *message.visibility]).all() for message in tracks)
         assert len(tracks[-1].id) > 5
 

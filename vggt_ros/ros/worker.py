@@ -239,5 +239,5 @@ class NetworkThread(Worker):
         if result.refused:
             self._problems.report('window', f'{result.refused} frames dropped: {"; ".join(result.reasons)}')
         for warning in result.warnings:
-            self._problems.report('warning', warning)
+            self._problems.report(warning.partition(':')[0], warning)
         return result

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from exact import ROOM, SIZE, K, depth_of, look, walk
 from vggt_ros import camera
-from vggt_ros.odometry.scale.filter import FIXED, MeasurementVerdict, ScaleConfig, ScaleFilter
+from vggt_ros.odometry.scale.filter import FIXED, PATIENCE, MeasurementVerdict, ScaleConfig, ScaleFilter
 from vggt_ros.odometry.scale.measurements import OdometryScale, baseline_scale, depth_scale, fixed_scale, height_scale
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.types import Scale
@@ -251,6 +251,24 @@ def test_three_thousand_windows_leave_the_covariance_sound():
     assert np.linalg.eigvalsh(scale._P).min() > -1e-15
     assert 0.003 < scale.sigma < 0.01
     assert all(len(status.disputed) == 0 for status in scale.sources.values())
+
+
+def test_who_is_asked_for_metres_and_has_none_is_named_with_the_reason_and_only_while_it_lasts():
+    scale = ScaleFilter()
+
+    def window(answer):
+        scale.predict()
+        scale.update(answer)
+        return scale.complaint
+
+    nothing = NoMeasurement('height', 'the ground was not seen')
+    said = [window(nothing) for _ in range(PATIENCE + 3)]
+    assert said[: PATIENCE - 1] == [''] * (PATIENCE - 1)
+    assert said[PATIENCE:] == ['lengths are not metres: height: the ground was not seen'] * 3
+    said = [window(ScaleMeasurement('height', 0.3, 1e-4)) for _ in range(5)]
+    assert scale.scale is Scale.METRIC
+    assert said[-1] == ''
+    assert ScaleFilter().complaint == ''
 
 
 def test_no_measurement_is_kept_for_diagnostics():

@@ -42,6 +42,7 @@ from vggt_ros.types import Scale
 FIXED = 'fixed'  # the source that nobody measures: a promise of the user, see ScaleFilter._settle
 PRIOR = 10.0  # standard deviation of log-scale before anything is known: no unit in use is e^10 away from another
 UNKNOWN_BIAS = 0.03
+PATIENCE = 20  # windows in which sources may get ready
 
 
 class MeasurementVerdict(IntEnum):
@@ -138,6 +139,18 @@ class ScaleFilter:
     def sigma(self) -> float:
         """Standard deviation of log-scale (0.01 = one per cent); 10 while nothing was measured."""
         return math.sqrt(self._P[0, 0])
+
+    @property
+    def complaint(self) -> str:
+        """Why lengths are still no metres although somebody is asked, in words; empty when they are, or it is early."""
+        if self.scale is Scale.METRIC or self._window < PATIENCE:
+            return ''
+        said = [
+            f'{name}: {status.reason or "not sure enough yet"}'
+            for name, status in self.sources.items()
+            if status.verdict is not MeasurementVerdict.ACCEPTED
+        ]
+        return f'lengths are not metres: {"; ".join(said)}' if said else ''
 
     @property
     def locked(self) -> bool:

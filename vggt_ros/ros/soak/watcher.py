@@ -12,6 +12,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
@@ -31,6 +32,7 @@ LEVELS = {
 # Let messages come in for so many seconds at most, until something is true; whether it is. See ``Stage.wait``.
 Wait = Callable[[float, Callable[[], bool]], bool]
 
+INTERRUPTS = (KeyboardInterrupt, ExternalShutdownException)  # whichever comes first
 WORKING = (State.TRACKING, State.STATIONARY, State.RELOCALIZED)
 
 

@@ -80,9 +80,7 @@ def _run(given: argparse.Namespace, names: Sequence[str], folder: Path) -> int:
         return 2
     environment = private_environment(free_domain())
     os.environ.update(environment)  # before rclpy begins: we are on the node's graph
-    from rclpy.executors import ExternalShutdownException
-
-    from vggt_ros.ros.soak.watcher import on_the_graph
+    from vggt_ros.ros.soak.watcher import INTERRUPTS, on_the_graph
     from vggt_ros.tools.soak import report
     from vggt_ros.tools.soak.catalogue import FAULTS
     from vggt_ros.tools.soak.run import run, tell
@@ -99,7 +97,7 @@ def _run(given: argparse.Namespace, names: Sequence[str], folder: Path) -> int:
         except FaultError as error:
             print(error, file=sys.stderr)
             return 1
-        except (KeyboardInterrupt, ExternalShutdownException):
+        except INTERRUPTS:
             stopped = True
             print(f'stopped after {stage.time / 60:.0f} minutes; this is what was found by then', file=sys.stderr)
         finally:

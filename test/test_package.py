@@ -164,7 +164,7 @@ def loaded_besides(module: str, absent: tuple[str, ...]) -> list[str]:
 
 
 # Where threads, transitions and callbacks end: whatever comes is said with its traceback.
-GUARDS = {f'vggt_ros/ros/{name}.py' for name in ('node', 'worker', 'problems', 'process', 'threads')}
+GUARDS = {f'vggt_ros/ros/{name}.py' for name in ('node', 'worker', 'problems', 'process', 'thread_pool')}
 
 
 def test_no_error_is_caught_blindly():

@@ -19,7 +19,7 @@ from exact import ExactPredictor
 from harness import Rig, image_message, info_message, poses, stamp_of, wait_until
 from vggt_ros.ros.parameters import LoadError
 from vggt_ros.ros.supervisor import Supervisor
-from vggt_ros.ros.threads import CAMERA, TORCH
+from vggt_ros.ros.thread_pool import CAMERA, TORCH
 from vggt_ros.types import DeviceError, WindowTooLargeError
 
 UNCONFIGURED = 'unconfigured'

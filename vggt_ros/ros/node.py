@@ -36,7 +36,7 @@ from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.supervisor import Refusal, Supervisor, is_misconfigured
 from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.lookup import open_lookup
-from vggt_ros.ros.threads import TORCH
+from vggt_ros.ros.thread_pool import TORCH
 from vggt_ros.ros.worker import ReportedWindow
 from vggt_ros.types import Predictor, State
 

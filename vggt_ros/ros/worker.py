@@ -22,7 +22,7 @@ from vggt_ros.ros.counters import Counters
 from vggt_ros.ros.inputs.frames import FrameMaker, Incoming
 from vggt_ros.ros.mailbox import Mailbox, Outbox
 from vggt_ros.ros.problems import Problems
-from vggt_ros.ros.threads import CAMERA, TORCH, Threads
+from vggt_ros.ros.thread_pool import CAMERA, TORCH, ThreadPool
 from vggt_ros.types import DeviceError, Frame, WindowTooLargeError
 
 
@@ -58,7 +58,7 @@ class Worker:
     threads: of which one does it. cause: why it ended, None while it runs or when it was told to.
     """
 
-    def __init__(self, name: str, threads: Threads, problems: Problems, counters: Counters) -> None:
+    def __init__(self, name: str, threads: ThreadPool, problems: Problems, counters: Counters) -> None:
         self._name, self._threads = name, threads
         self._problems = problems
         self._counters = counters

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 
-class Threads:
+class ThreadPool:
     """Work goes to a thread that has nothing to do, or to a new one; none ever ends before the process does.
 
     torch and CUDA keep megabytes for every thread that has computed, on the host and on the device, beyond its end. A
@@ -55,5 +55,5 @@ class Threads:
         tell(outcome)
 
 
-TORCH = Threads('vggt_network')  # of this process, for all that computes with torch
-CAMERA = Threads('vggt_camera')
+TORCH = ThreadPool('vggt_network')  # of this process, for all that computes with torch
+CAMERA = ThreadPool('vggt_camera')

@@ -12,6 +12,8 @@ REQUIRED = [
     'cv2',
     'matplotlib',
     'rosbags',
+    'mcap',
+    'av',
     'safetensors',
     'scipy',
     'torch',

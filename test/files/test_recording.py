@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
+import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
@@ -150,6 +151,19 @@ def test_bags_come_back_with_foreign_types_and_times_in_order(tmp_path):
         messages = [(time, reader.deserialize(raw, x.msgtype)) for x, time, raw in reader.messages()]
     assert [time for time, _ in messages] == [START, START + 5, START + 5, START + 9, START + 10]
     assert (messages[-1][1].number, messages[-1][1].text) == (7, 'hi')
+
+
+def test_metadata_of_a_bag_opens_in_humble(tmp_path):
+    writer = BagWriter(tmp_path / 'outputs', {})
+    text = get_typestore(Stores.LATEST)
+    message = text.types['std_msgs/msg/String'](data='moon')
+    writer.write('/moon', 'std_msgs/msg/String', 5, bytes(text.serialize_cdr(message, 'std_msgs/msg/String')))
+    writer.close()
+    fields = yaml.safe_load((tmp_path / 'outputs' / 'metadata.yaml').read_text())['rosbag2_bagfile_information']
+    assert fields['version'] <= 8
+    assert all(
+        isinstance(x['topic_metadata']['offered_qos_profiles'], str) for x in fields['topics_with_message_count']
+    )
 
 
 def test_an_mcap_file_cut_anywhere_is_readable_up_to_the_cut(tmp_path):

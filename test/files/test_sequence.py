@@ -1,33 +1,23 @@
 """Folders, videos and bags are read alike, with exact stamps; bad ones are refused naming the file."""
 
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin
-from rosbags.rosbag2 import Writer as Writer2
-from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
+from bags import HEIGHT, KINDS, START, WIDTH, BagWriter, picture
 from vggt_ros.calibration import Calibration
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import SequenceError
 from vggt_ros.files.trajectory import Trajectory, read_tum, write_tum
 from vggt_ros.ros.inputs.images import to_rgb
 from vggt_ros.ros.inputs.rectify import Rectifier
 from vggt_ros.types import Scale
-
-WIDTH, HEIGHT = 32, 24
-
-
-def picture(index):
-    """RGB; its first channel tells the index, and a video codec leaves that readable."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    return np.stack([np.full_like(x, 20 * index + 10), 2 * x, 3 * y], -1).astype(np.uint8)
 
 
 def write_folder(folder, count=12):
@@ -51,7 +41,7 @@ def test_folder_in_natural_order(tmp_path):
     assert [item.name for item in items] == [f'frame{i}.png' for i in range(12)]
     assert all(np.array_equal(to_rgb(item.image), picture(item.index)) for item in items)
     assert [item.stamp for item in items] == [100_000_000 * (i + 1) for i in range(12)]
-    assert 'no timestamps.txt: stamps at 10 pictures per second' in sequence.notes
+    assert 'no stamps: 10 pictures per second' in sequence.notes
     assert items[0].calibration is None
     assert sequence.trajectory is None
     assert sequence.read_depth(0) is None
@@ -143,15 +133,45 @@ def truncate(folder):
     (folder / 'frame2.png').write_bytes(data[: len(data) // 2])
 
 
+@pytest.mark.parametrize(
+    ('damage', 'lost', 'complaint'),
+    [
+        (shrink, 2, r'frame2.png: 12x10 pixels, most have 32x24'),
+        (truncate, 2, r'frame2.png: cannot be read as a picture'),
+        (spoil('frame0.png', 'text'), 0, r'frame0.png: cannot be read'),
+        (spoil('frame0.png', ''), 0, r'frame0.png: the file is empty'),
+    ],
+)
+def test_a_damaged_picture_costs_itself(tmp_path, damage, lost, complaint):
+    folder = write_folder(tmp_path / 'walk', 4)
+    damage(folder)
+    sequence = open_sequence(folder)
+    for _ in range(2):
+        assert indices(sequence) == [index for index in range(4) if index != lost]
+        assert (sequence.lost, len(sequence.damaged)) == (1, 1)
+        assert re.search(complaint, sequence.damaged[0])
+
+
+def test_a_folder_without_any_usable_picture_is_refused(tmp_path):
+    folder = write_folder(tmp_path / 'walk', 4)
+    for file in folder.iterdir():
+        file.write_bytes(b'')
+    with pytest.raises(SequenceError, match=r'frame0.png: the file is empty'):
+        open_sequence(folder)
+    folder = write_folder(tmp_path / 'late', 4)
+    sequence = open_sequence(folder)
+    for file in folder.iterdir():
+        file.write_bytes(b'')
+    with pytest.raises(SequenceError, match=r'frame0.png: the file is empty; no other picture'):
+        list(sequence)
+
+
 INTRINSICS = f'image_width: {WIDTH}\nimage_height: {HEIGHT}\nfx: 30\nfy: 30\ncx: 16\n'
 
 
 @pytest.mark.parametrize(
     ('damage', 'complaint'),
     [
-        (shrink, r'frame2.png: 12x10 pixels, the others have 32x24'),
-        (truncate, r'frame2.png: cannot be read as a picture'),
-        (spoil('frame0.png', 'text'), r'frame0.png: cannot be read'),
         (spoil('timestamps.txt', 'frame0.png 1.5\nframe1.png 2'), r'timestamps.txt: no stamp for frame2.png \(2 of 4'),
         (spoil('timestamps.txt', 'frame0.png\n'), r'timestamps.txt:1: wanted "name seconds"'),
         (spoil('timestamps.txt', 'frame0.png soon\n'), r"timestamps.txt:1: 'soon' is not a time"),
@@ -165,7 +185,7 @@ INTRINSICS = f'image_width: {WIDTH}\nimage_height: {HEIGHT}\nfx: 30\nfy: 30\ncx:
         (spoil('intrinsics.yaml', 'a: [1,\n'), r'intrinsics.yaml: '),
         (
             spoil('intrinsics.yaml', INTRINSICS.replace('32', '64') + 'cy: 12\n'),
-            r'calibrated at 64x24, but frame0.png has 32x24 pixels',
+            r'intrinsics.yaml: calibrated at 64x24, but the pictures have 32x24 pixels',
         ),
     ],
 )
@@ -220,66 +240,6 @@ def test_video(tmp_path, suffix, codec):
     assert [item.index for item in strided] == [0, 4, 8]
     assert [item.stamp for item in strided] == [10_000_000, 50_000_000, 90_000_000]
     assert np.median(to_rgb(strided[1].image)[..., 0]) == shown[4]
-
-
-class BagWriter:
-    """One bag of any kind, from (topic, message type, header and fields, time of recording)."""
-
-    def __init__(self, path, kind):
-        self.ros1 = kind == 'ros1'
-        self.store = get_typestore(Stores.ROS1_NOETIC if self.ros1 else Stores.ROS2_HUMBLE)
-        if self.ros1:
-            self.writer = Writer1(path)
-        else:
-            plugin = StoragePlugin.MCAP if kind == 'mcap' else StoragePlugin.SQLITE3
-            self.writer = Writer2(path, version=9, storage_plugin=plugin)
-        self.connections = {}
-
-    def __enter__(self):
-        self.writer.open()
-        return self
-
-    def __exit__(self, *_):
-        self.writer.close()
-
-    def write(self, topic, name, time, stamp=None, **fields):
-        types = self.store.types
-        stamp = time if stamp is None else stamp
-        time_type = types['builtin_interfaces/msg/Time']
-        header = {'stamp': time_type(sec=stamp // 10**9, nanosec=stamp % 10**9), 'frame_id': 'left_optical'}
-        if self.ros1:
-            header['seq'] = 7
-        fields['header'] = types['std_msgs/msg/Header'](**header)
-        kind = f'sensor_msgs/msg/{name}'
-        if topic not in self.connections:
-            self.connections[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
-        encode = self.store.serialize_ros1 if self.ros1 else self.store.serialize_cdr
-        self.writer.write(self.connections[topic], time, encode(types[kind](**fields), kind))
-
-    def image(self, topic, time, index=0, stamp=None):
-        """bgr8 with two bytes of padding to each row."""
-        rows = np.pad(picture(index)[..., ::-1].reshape(HEIGHT, -1), ((0, 0), (0, 2)))
-        fields = {'height': HEIGHT, 'width': WIDTH, 'encoding': 'bgr8', 'is_bigendian': 0, 'step': 3 * WIDTH + 2}
-        self.write(topic, 'Image', time, stamp, data=rows.ravel(), **fields)
-
-    def compressed(self, topic, time, index=0, name='png'):
-        data = cv2.imencode('.png', picture(index)[..., ::-1])[1].ravel()
-        self.write(topic, 'CompressedImage', time, format=name, data=data)
-
-    def info(self, topic, time, focal=30.0):
-        roi = self.store.types['sensor_msgs/msg/RegionOfInterest'](
-            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
-        )
-        k = np.array([focal, 0, 16, 0, focal, 12, 0, 0, 1], float)
-        matrices = {'d': np.zeros(5), 'k': k, 'r': np.eye(3).ravel(), 'p': np.zeros(12)}
-        if self.ros1:
-            matrices = {name.upper(): value for name, value in matrices.items()}
-        fields = {'height': HEIGHT, 'width': WIDTH, 'distortion_model': 'plumb_bob', 'binning_x': 0, 'binning_y': 0}
-        self.write(topic, 'CameraInfo', time, roi=roi, **fields, **matrices)
-
-
-START = 1_700_000_000_123_456_789
-KINDS = ['ros1', 'sqlite3', 'mcap']
 
 
 def bag_path(tmp_path, kind):
@@ -380,9 +340,9 @@ def test_bag_folder_without_metadata(tmp_path):
     (tmp_path / 'a' / 'metadata.yaml').unlink()
     assert len(open_sequence(tmp_path / 'a')) == 1
     (tmp_path / 'b' / 'b.mcap').rename(tmp_path / 'a' / 'second.mcap')
-    with pytest.raises(SequenceError, match='2 bag files without metadata'):
+    with pytest.raises(SequenceError, match=r'2 bag files that are no parts of one, .*: a\.mcap, second\.mcap'):
         open_sequence(tmp_path / 'a')
-    with pytest.raises(SequenceError, match='b: not a readable bag'):
+    with pytest.raises(SequenceError, match=r'b: there is no storage file in it: b\.mcap is missing'):
         open_sequence(tmp_path / 'b')
 
 

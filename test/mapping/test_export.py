@@ -9,12 +9,14 @@ import os
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import invert, project, transform
 from vggt_ros.files.cloud import read_ply
+from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.trajectory import Trajectory, read_tum
 from vggt_ros.mapping import export
 from vggt_ros.mapping.export import MapExportError, NoMapError, SavedMap, save_map
@@ -39,7 +41,8 @@ def made_map(seed: int = 0, scale: Scale = Scale.RELATIVE, epoch: int = 0) -> Sa
     cloud = MapCloud(xyz, rng.integers(0, 256, (500, 3), np.uint8), np.full(500, 0.9, np.float32))
     T = poses(rng, 6)
     trajectory = Trajectory(1_700_000_000_123_456_789 + 100_000_001 * np.arange(6), T)
-    images = [Pinhole(f'{i:06d}.png', K if i < 4 else K * [[1.1], [1.1], [1]], SIZE, T[i]) for i in (0, 2, 5)]
+    jpeg = cv2.imencode('.jpg', np.full((SIZE[1], SIZE[0], 3), 90, np.uint8))[1].tobytes()
+    images = [Pinhole(f'{i:06d}.jpg', K if i < 4 else K * [[1.1], [1.1], [1]], SIZE, T[i], jpeg) for i in (0, 2, 5)]
     return SavedMap(cloud, trajectory, images, scale, epoch)
 
 
@@ -74,6 +77,22 @@ def test_everything_is_read_back_as_it_was(tmp_path):
     np.testing.assert_allclose(again.T_world_camera, saved.trajectory.T_world_camera, rtol=0, atol=3e-9)
     fields = json.loads((folder / 'metadata.json').read_text())
     assert (fields['unit'], fields['scale'], fields['epoch'], fields['points']) == ('metres', 'METRIC', 3, 500)
+
+
+def test_the_pictures_of_the_model_are_there_and_the_folder_can_be_opened_again(tmp_path):
+    pycolmap = pytest.importorskip('pycolmap')
+    saved = made_map()
+    saved = replace(saved, images=saved.images[:2])  # of one camera
+    save_map(tmp_path / 'map', saved)
+    names = {image.name for image in pycolmap.Reconstruction(str(tmp_path / 'map' / 'colmap')).images.values()}
+    assert names == set(os.listdir(tmp_path / 'map' / 'images'))
+    for image in saved.images:
+        assert (tmp_path / 'map' / 'images' / image.name).read_bytes() == image.jpeg
+    again = open_sequence(tmp_path / 'map')
+    np.testing.assert_allclose(
+        again.trajectory.T_world_camera, [image.T_map_camera for image in saved.images], atol=1e-9
+    )
+    np.testing.assert_allclose(next(iter(again)).calibration.K, K)
 
 
 def test_clouds_open_in_open3d(tmp_path):
@@ -189,7 +208,7 @@ def test_without_pycolmap_the_rest_is_saved_and_it_is_said(tmp_path, without):
     answer = save_map(tmp_path / 'map', made_map())
     assert 'no COLMAP model' in answer
     assert 'pip install "pycolmap' in answer
-    assert sorted(os.listdir(tmp_path / 'map')) == ['map.pcd', 'map.ply', 'metadata.json', 'trajectory.txt']
+    assert sorted(os.listdir(tmp_path / 'map')) == ['images', 'map.pcd', 'map.ply', 'metadata.json', 'trajectory.txt']
 
 
 def test_open3d_is_not_needed(tmp_path, without):
@@ -212,7 +231,7 @@ def test_a_map_takes_the_place_of_the_one_from_before(tmp_path, without, monkeyp
     without('pycolmap')
     save_map(tmp_path / 'map', made_map(2), replace=True)
     assert os.listdir(tmp_path) == ['map']
-    assert sorted(os.listdir(tmp_path / 'map')) == ['map.pcd', 'map.ply', 'metadata.json', 'trajectory.txt']
+    assert sorted(os.listdir(tmp_path / 'map')) == ['images', 'map.pcd', 'map.ply', 'metadata.json', 'trajectory.txt']
     np.testing.assert_array_equal(points_in(tmp_path / 'map'), made_map(2).cloud.xyz)
 
 

@@ -1,5 +1,8 @@
 """Where the camera was: poses follow the corrections of their keyframes exactly, and stay bounded."""
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -111,12 +114,26 @@ def test_pinholes_are_the_source_cameras_of_the_keyframes_and_follow_too():
     moved = similarity(2)
     history.correct({3: moved})
     first, second = history.pinholes()
-    assert (first.name, second.name) == (f'{stamp(0)}.png', f'{stamp(3)}.png')
+    assert (first.name, second.name) == (f'{stamp(0)}.jpg', f'{stamp(3)}.jpg')
     assert first.size == SIZE
     np.testing.assert_allclose(second.T_map_camera, moved.pose(pose(3)), atol=1e-12)
     point = np.array([[0.3, -0.2, 2.0]])
     np.testing.assert_allclose(project(point, first.K), project(point, K), atol=1e-9)
     np.testing.assert_allclose(transform(first.T_map_camera, point), transform(pose(0), point), atol=1e-12)
+
+
+def test_pinholes_are_cameras_of_pictures_that_are_kept_whatever_their_size():
+    """A point's pixel in the picture is its pixel in the source, where both have their corners at one place."""
+    whole = keyframe(0)
+    half = np.random.default_rng(0).integers(0, 256, (SIZE[1] // 2, SIZE[0] // 2, 3), np.uint8)
+    history = History()
+    history.add_keyframe(replace(whole, frame=replace(whole.frame, image=half, source=SIZE)))
+    (found,) = history.pinholes()
+    picture = cv2.imdecode(np.frombuffer(found.jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert picture.shape == half.shape
+    assert found.size == (SIZE[0] // 2, SIZE[1] // 2)
+    point = np.array([[0.3, -0.2, 2.0]])
+    np.testing.assert_allclose(project(point, found.K) + 0.5, (project(point, K) + 0.5) / 2, atol=1e-9)
 
 
 def test_the_past_grows_thinner_but_never_ends():
@@ -131,6 +148,17 @@ def test_the_past_grows_thinner_but_never_ends():
     assert gaps[: len(gaps) // 4].mean() > 4 * gaps[-len(gaps) // 4 :].mean()
     # What stayed is where it was, whatever it hung on in the meantime.
     np.testing.assert_allclose(trajectory.T_world_camera, [pose(i) for i in indices], atol=1e-9)
+
+
+def test_pictures_have_a_bound_of_their_own():
+    one = len(walked(1, every=1).pinholes()[0].jpeg)
+    history = walked(60, every=1, pictures=20 * one)
+    pinholes = history.pinholes()
+    assert 10 <= len(pinholes) <= 20
+    assert len(history.keyframes()) == 60
+    assert pinholes[0].name == f'{stamp(0)}.jpg'
+    assert [pinhole.name for pinhole in pinholes[-5:]] == [f'{stamp(i)}.jpg' for i in range(55, 60)]
+    np.testing.assert_allclose(pinholes[-1].T_map_camera, pose(59))
 
 
 def test_after_clear_nothing_is_left():

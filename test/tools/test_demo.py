@@ -21,7 +21,7 @@ from exact import ROOM, K, depth_of, view, walk
 from vggt_ros.files import recording
 from vggt_ros.files.cloud import read_ply
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.trajectory import read_tum
+from vggt_ros.files.trajectory import format_stamp, read_tum
 from vggt_ros.synthetic.sequence import RenderedFrame
 from vggt_ros.synthetic.writers import write_folder
 from vggt_ros.tools import demo, summary
@@ -82,7 +82,8 @@ def known(tmp_path_factory):
     """The folder that a demo leaves whose network knows the truth, and its input."""
     base = tmp_path_factory.mktemp('known')
     walked = make_walk(base / 'walk', 12)
-    return walked, demo.run(settings_with_truth(walked, base / 'output'))
+    assert demo.run(settings_with_truth(walked, base / 'output')) == 0
+    return walked, base / 'output'
 
 
 def test_every_image_comes_back_with_its_exact_stamp(known):
@@ -162,11 +163,32 @@ def test_the_embedded_network_says_its_name_and_how_wrong_it_was(tmp_path, capfd
     assert recorded.network == 'vggt-tiny (embedded)'
     assert recorded.network in printed
     sheet = summary.Sheet([])
-    summary._title(sheet, recorded, measure(recorded, open_sequence(walked)), 'walk')
+    summary._title(sheet, recorded, measure(recorded, open_sequence(walked)), 'walk', ())
     title = ' '.join(text.get_text() for text in sheet.figure.texts)
     for text in (printed, title):
         assert 'ATE' in text
         assert 'AbsRel' in text
+
+
+def test_a_damaged_picture_costs_itself_and_is_told_everywhere(tmp_path, capfd):
+    walked, output = make_walk(tmp_path / 'walk', 8), tmp_path / 'out'
+    picture = sorted((walked / 'images').iterdir())[3]
+    picture.write_bytes(b'')
+    assert demo.main([], lambda _: demo.run(settings_with_truth(walked, output))) == 3
+    stamps = [START + i * PERIOD for i in range(8) if i != 3]
+    assert read_tum(output / 'trajectory.txt').stamps.tolist() == stamps
+    reason = f'not used: {picture}: the file is empty'
+    assert reason in capfd.readouterr().out
+    assert json.loads((output / 'status.json').read_text())['input'] == [reason]
+    listed = (output / 'frames.txt').read_text().splitlines()
+    assert [line.split()[1] for line in listed] == [format_stamp(stamp) for stamp in stamps]
+    assert listed[0].endswith(f'  # {reason}')
+
+
+def test_one_picture_alone_is_refused_at_once(tmp_path, capfd):
+    walked = make_walk(tmp_path / 'walk', 1)
+    assert demo.main(['--input', str(walked), '--output', str(tmp_path / 'out')]) == 2
+    assert 'one picture alone' in capfd.readouterr().err
 
 
 def test_interrupting_stops_everything_and_leaves_what_was_recorded(tmp_path):
@@ -206,7 +228,7 @@ def test_a_disk_that_fails_is_named_and_the_rest_stays_readable(tmp_path, capfd)
 
     threading.Thread(target=fail_the_disk, daemon=True).start()
     settings = settings_with_truth(walked, output)
-    assert demo.main([], lambda _: demo.run(settings)) == 3
+    assert demo.main([], lambda _: demo.run(settings)) == 4
     assert re.search(r'cannot write \S*out/depth/\d+\.png: No such file or directory', capfd.readouterr().err)
     assert processes_about(output) == []
     assert len(read_tum(output / 'trajectory.txt')) >= 3
@@ -222,7 +244,7 @@ def test_a_disk_that_fails_is_named_and_the_rest_stays_readable(tmp_path, capfd)
         (['--input', 'WALK', '--topic', '/image'], 2, 'makes sense for a bag only'),
         (['--input', 'WALK', '--weights', 'nothing.pt'], 2, 'nothing.pt is neither a file nor a hub id'),
         (['--input', 'WALK', '--param', 'windwo:=3'], 2, 'windwo is no parameter of the VGGT node'),
-        (['--input', 'WALK', '--output', 'WALK/intrinsics.yaml/x'], 3, 'intrinsics.yaml/x: Not a directory'),
+        (['--input', 'WALK', '--output', 'WALK/intrinsics.yaml/x'], 4, 'intrinsics.yaml/x: Not a directory'),
     ],
 )
 def test_what_cannot_work_ends_at_once_with_the_reason(tmp_path, capfd, arguments, code, complaint):

@@ -14,8 +14,9 @@ from vggt_ros.evaluation.live import Live
 from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.evaluation.walks import unseen
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import RawImage, SequenceError
+from vggt_ros.files.sequence import RawImage
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame
 from vggt_ros.weights.registry import make_predictor

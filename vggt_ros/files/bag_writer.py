@@ -29,7 +29,8 @@ class BagWriter:
         self._types = get_typestore(Stores.LATEST)
         for name, text in definitions.items():
             self._types.register(get_types_from_msg(text, name))
-        self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        # Humble and Iron end with "bad conversion" on the metadata of version 9.
+        self._writer = Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.open()
         self._connections: dict[str, Connection] = {}

@@ -1,86 +1,125 @@
-"""A folder of pictures, with what may lie beside them: stamps, intrinsics, poses, depth."""
+"""A folder of pictures as a sequence, with what its layout tells of stamps, camera, truth and depth."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-import yaml
 
 from vggt_ros.calibration import Calibration
-from vggt_ros.files.sequence import IMAGE_SUFFIXES, ImageSequence, RawImage, SequenceError, SequenceItem
-from vggt_ros.files.trajectory import parse_stamp, read_tum
+from vggt_ros.files.errors import DamagedError, SequenceError
+from vggt_ros.files.layouts.finding import find_layout
+from vggt_ros.files.picture import Stretch, read_depth_picture, read_picture
+from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
+from vggt_ros.files.trajectory import Trajectory
 
 FOLDER_FPS = 10.0
+SAMPLES = 9  # pictures that are looked at before: what size most have, how many bits
+GAP = 250_000_000  # nanoseconds between two true poses within which the camera is taken to move evenly
 
 
 class FolderSequence(ImageSequence):
-    """Pictures of one size in natural order of their names (2 before 10).
+    """Pictures of one size, in the order of time, else in natural order of their names (2 before 10).
 
-    Beside them, in the folder itself or next to its ``images/``, there may be ``intrinsics.yaml``
-    (:meth:`Calibration.from_fields`, and ``depth_scale`` in metres per unit, 0.001 without it), ``timestamps.txt``
-    (``name seconds`` a line), ``poses.txt`` (TUM, camera-to-world) and ``depth/`` (16-bit png named as the picture,
-    0 = unknown). Without ``timestamps.txt`` the poses' stamps are taken if there is one pose for each picture, else
-    picture n has the stamp (n + 1) / fps: a stamp of 0 would mean "no time" to ROS.
+    What lies beside them, in the layouts of ``files/layouts``, is used: stamps, calibration, true poses and depth.
+    Without stamps those of true poses are taken if there is one for each picture, else picture n has the stamp
+    (n + 1) / fps: a stamp of 0 would mean "no time" to ROS. Of 16 bits or decimal numbers 8 are
+    made, alike for all.
     """
 
     def __init__(self, path: Path, fps: float | None, stride: int, limit: int | None) -> None:
-        images = path / 'images' if (path / 'images').is_dir() else path
-        self._root = images.absolute().parent if images.absolute().name == 'images' else images
-        self._files = sorted(
-            (x for x in images.iterdir() if x.suffix.lower() in IMAGE_SUFFIXES and not x.name.startswith('.')),
-            key=lambda x: _natural(x.name),
-        )
-        if not self._files:
-            raise SequenceError(f'{images}: neither pictures ({" ".join(sorted(IMAGE_SUFFIXES))}) nor a bag')
-        super().__init__(path, len(self._files), stride, limit)
-        self._size = _read_picture(self._files[0]).shape[1::-1]
-        self._calibration, self._depth_scale = self._read_intrinsics()
-        try:
-            if (self._root / 'poses.txt').is_file():
-                self.trajectory = read_tum(self._root / 'poses.txt')
-            self._stamps = self._read_stamps(fps)
-        except ValueError as error:
-            raise SequenceError(str(error)) from error
+        self.layout = layout = find_layout(path)
+        super().__init__(path, len(layout.pictures), stride, limit)
+        self._files = layout.pictures
+        self.notes = layout.notes
+        samples = self._samples()
+        self._size = Counter(sample.shape[1::-1] for sample in samples).most_common(1)[0][0]
+        self._stretch = Stretch(samples)
+        self._calibration = self._checked(layout.calibration)
+        self._stamps = self._choose_stamps(fps)
+        self.trajectory = self._truth()
+        self._depth: Sequence[Path | None] = self._checked_depth()
+        if self._stretch.note:
+            self.notes += (self._stretch.note,)
 
-    def _read_intrinsics(self) -> tuple[Calibration | None, float]:
-        path = self._root / 'intrinsics.yaml'
-        if not path.is_file():
-            return None, 0.001
-        try:
-            fields = yaml.safe_load(path.read_text())
-            calibration = Calibration.from_fields(fields)
-            depth_scale = float(fields.get('depth_scale', 0.001))
-        except (ValueError, yaml.YAMLError) as error:
-            raise SequenceError(f'{path}: {error}') from error
+    def _samples(self) -> list[np.ndarray]:
+        """Some of the pictures, evenly spread. Raises SequenceError when none of those can be read."""
+        places = sorted({round(x) for x in np.linspace(0, len(self._files) - 1, min(SAMPLES, len(self._files)))})
+        found, problem = [], None
+        for place in places:
+            try:
+                found.append(read_picture(self._files[place]))
+            except DamagedError as error:
+                problem = problem or error
+        if not found:
+            raise SequenceError(str(problem))
+        return found
+
+    def _checked(self, calibration: Calibration | None) -> Calibration | None:
+        """Of the pictures' size; a layout that does not tell the size means theirs. Raises SequenceError."""
+        if calibration is None:
+            return None
+        if (calibration.width, calibration.height) == (0, 0):
+            calibration = replace(calibration, width=self._size[0], height=self._size[1])
         if (calibration.width, calibration.height) != self._size:
-            raise SequenceError(
-                f'{path}: calibrated at {calibration.width}x{calibration.height}, but {self._files[0].name} has'
-                f' {self._size[0]}x{self._size[1]} pixels'
-            )
-        return calibration, depth_scale
+            (width, height), file = self._size, self.layout.calibration_file or self.path
+            calibrated = f'calibrated at {calibration.width}x{calibration.height}'
+            raise SequenceError(f'{file}: {calibrated}, but the pictures have {width}x{height} pixels')
+        return calibration
 
-    def _read_stamps(self, fps: float | None) -> list[int]:
-        """One stamp per file; sorts the files by them."""
-        path = self._root / 'timestamps.txt'
-        if path.is_file():
+    def _choose_stamps(self, fps: float | None) -> Sequence[int]:
+        layout = self.layout
+        if layout.stamps and not (layout.guessed and fps is not None):
             if fps is not None:
-                raise SequenceError(f'{path} gives the stamps: fps cannot be set')
-            stamps = _read_timestamps(path)
-            if missing := [x.name for x in self._files if x.name not in stamps]:
-                raise SequenceError(f'{path}: no stamp for {missing[0]} ({len(missing)} of {self._count} missing)')
-            self._files.sort(key=lambda x: stamps[x.name])
-            return [stamps[x.name] for x in self._files]
-        if fps is None and self.trajectory is not None and len(self.trajectory) == self._count:
-            self.notes += ('no timestamps.txt: stamps taken from poses.txt, one pose for each picture',)
-            return self.trajectory.stamps.tolist()
+                raise SequenceError(f'{self.path}: the pictures have stamps of their own: fps cannot be set')
+            return layout.stamps
+        truth = layout.truth
+        if fps is None and truth is not None and len(truth) == len(self._files):
+            self.notes += ('no stamps of pictures: taken from the true poses, one for each picture',)
+            return sorted(truth.stamps.tolist())
         rate = FOLDER_FPS if fps is None else fps
-        self.notes += (f'no timestamps.txt: stamps at {rate:g} pictures per second',)
+        self.notes += (f'no stamps: {rate:g} pictures per second',)
         return [round((index + 1) * 1e9 / rate) for index in range(len(self._files))]
+
+    def _truth(self) -> Trajectory | None:
+        """True poses at the stamps of the pictures."""
+        layout, stamps = self.layout, np.array(self._stamps, np.int64)
+        if layout.poses is not None:
+            known = _are_poses(layout.poses)
+            if not known.all():
+                self.notes += (f'{np.sum(~known)} of {len(known)} pictures have no true pose',)
+            return Trajectory(stamps[known], layout.poses[known]) if known.any() else None
+        if layout.truth is None:
+            return None
+        proper = _are_poses(layout.truth.T_world_camera)
+        if not proper.all():
+            self.notes += (f'{np.sum(~proper)} of {len(proper)} true poses are none, and are left out',)
+        truth = Trajectory(layout.truth.stamps[proper], layout.truth.T_world_camera[proper])
+        found = truth.at(stamps, GAP)
+        exact = int(np.isin(found.stamps, truth.stamps).sum())
+        if exact < len(stamps):
+            self.notes += (
+                f'true poses have other stamps than pictures: {len(found)} of {len(stamps)} pictures have one,'
+                f' {len(found) - exact} interpolated between poses {GAP / 1e9:g} s apart at most',
+            )
+        return found if len(found) else None
+
+    def _checked_depth(self) -> Sequence[Path | None]:
+        """The depth of the layout, where its pictures are 16 bits of one channel."""
+        first = next((x for x in self.layout.depth if x is not None and x.is_file()), None)
+        if first is None:
+            return ()
+        try:
+            usable = read_depth_picture(first) is not None
+        except DamagedError:
+            usable = True
+        if not usable:
+            self.notes += (f'{first.parent.name}/ is left out: its pictures are no depth (16 bits, one channel)',)
+        return self.layout.depth if usable else ()
 
     def _loaders(self) -> Iterator[Callable[[], SequenceItem]]:
         for index in range(len(self._files)):
@@ -88,52 +127,27 @@ class FolderSequence(ImageSequence):
 
     def _load(self, index: int) -> SequenceItem:
         file = self._files[index]
-        rgb = _read_picture(file)
+        rgb = self._stretch(read_picture(file))
         size = rgb.shape[1::-1]
         if size != self._size:
-            raise SequenceError(
-                f'{file}: {size[0]}x{size[1]} pixels, the others have {self._size[0]}x{self._size[1]}:'
-                ' a sequence is of one camera and one size'
-            )
+            raise DamagedError(f'{file}: {size[0]}x{size[1]} pixels, most have {self._size[0]}x{self._size[1]}')
         image = RawImage.from_rgb(rgb)
         return SequenceItem(index, file.name, self._stamps[index], image, calibration=self._calibration)
 
     def read_depth(self, index: int) -> np.ndarray | None:
-        path = self._root / 'depth' / f'{self._files[index].stem}.png'
-        if not path.is_file():
+        path = self._depth[index] if self._depth else None
+        if path is None or not path.is_file():
             return None
-        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if raw is None or raw.dtype != np.uint16 or raw.ndim != 2:
+        raw = read_depth_picture(path)
+        if raw is None:
             raise SequenceError(f'{path}: not a 16-bit one-channel png')
-        return np.where(raw > 0, raw * np.float32(self._depth_scale), np.float32(np.nan))
+        known = ~np.isin(raw, self.layout.depth_unknown)
+        return np.where(known, raw * np.float32(self.layout.depth_scale), np.float32(np.nan))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key that orders numbers by value: each piece of the name is (number, '') or (-1, text)."""
-    return [(int(x), '') if x.isdecimal() else (-1, x) for x in re.split(r'(\d+)', name)]
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise SequenceError(f'{path}: cannot be read as a picture (broken or cut off?)')
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-
-def _read_timestamps(path: Path) -> dict[str, int]:
-    """File name -> nanoseconds."""
-    stamps: dict[str, int] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith('#'):
-            continue
-        if len(words) < 2:
-            raise SequenceError(f'{path}:{number}: wanted "name seconds", found {line!r}')
-        try:
-            stamps[words[0]] = parse_stamp(words[1])
-        except ValueError as error:
-            raise SequenceError(f'{path}:{number}: {error}') from error
-    if len(set(stamps.values())) != len(stamps):
-        raise SequenceError(f'{path}: two pictures have the same stamp')
-    return stamps
+def _are_poses(T: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) -> (N,) whether each is finite and turns without mirroring or stretching."""
+    R = np.where(np.isfinite(T[:, :3, :3]), T[:, :3, :3], 0.0)
+    with np.errstate(over='ignore', invalid='ignore'):
+        turns = np.isclose(R @ R.transpose(0, 2, 1), np.eye(3), atol=1e-2).all((1, 2)) & (np.linalg.det(R) > 0)
+    return np.isfinite(T).all((1, 2)) & turns

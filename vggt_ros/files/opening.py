@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vggt_ros.files.bags.names import is_bag
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.folder import FolderSequence
-from vggt_ros.files.sequence import BAG_SUFFIXES, IMAGE_SUFFIXES, ImageSequence, SequenceError
-from vggt_ros.files.video import VideoSequence
+from vggt_ros.files.sequence import IMAGE_SUFFIXES, ImageSequence
 
 
 def open_sequence(
@@ -32,7 +33,7 @@ def open_sequence(
         raise FileNotFoundError(f'{path} does not exist')
     if stride < 1 or (limit is not None and limit < 1) or (fps is not None and not 0 < fps < np.inf):
         raise SequenceError(f'stride {stride}, limit {limit} and fps {fps} must be positive')
-    if path.suffix in BAG_SUFFIXES or (path.is_dir() and _holds_bag(path)):
+    if is_bag(path):
         from vggt_ros.files.bag import BagSequence  # rosbags takes 0.3 s to import
 
         if fps is not None:
@@ -44,8 +45,6 @@ def open_sequence(
         return FolderSequence(path, fps, stride, limit)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SequenceError(f'{path}: is a single picture; give its folder')
+    from vggt_ros.files.video import VideoSequence  # so does PyAV
+
     return VideoSequence(path, fps, stride, limit)
-
-
-def _holds_bag(folder: Path) -> bool:
-    return (folder / 'metadata.yaml').is_file() or any(folder.glob('*.mcap')) or any(folder.glob('*.db3'))

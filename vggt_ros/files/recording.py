@@ -1,7 +1,8 @@
 """A folder with what the node published: trajectory, pictures, cloud, bag and a summary of the run. No ROS here.
 
     trajectory.txt    TUM, camera-to-world, optical axes, stamps exact; written pose by pose
-    depth/NNNNNN.png  and confidence/NNNNNN.png, colours for people; frames.txt lists number and stamp
+    depth/NNNNNN.png  and confidence/NNNNNN.png, colours for people; frames.txt lists number and stamp, and behind a #
+                      in its first line how the input was read
     cloud.ply         all frames in one world, coloured
     outputs/          a ROS 2 bag (MCAP) of every output topic
     status.json       counts, rates, states, scale
@@ -13,7 +14,7 @@ After a reset of the map a new epoch begins, which must not be mixed with the on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,20 @@ def fresh_folder(path: Path) -> Path:
         number += 1
         folder = path / f'run_{number}'
     return folder
+
+
+def annotate(folder: Path, notes: Sequence[str]) -> None:
+    """Say how the input was read, in ``frames.txt`` and ``status.json`` of a finished recording. Raises OutputError."""
+    if not notes:
+        return
+    path = folder / FRAMES
+    with writing(path):
+        first, _, rest = path.read_text().partition('\n')
+        write_whole(path, f'{first}  # {"; ".join(notes)}\n{rest}'.encode())
+    path = folder / STATUS
+    with writing(path):
+        fields = json.loads(path.read_text()) | {'input': list(notes)}
+        write_whole(path, (json.dumps(fields, indent=2) + '\n').encode())
 
 
 @contextmanager

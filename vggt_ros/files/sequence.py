@@ -15,15 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.trajectory import Trajectory
 
 IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
-BAG_SUFFIXES = {'.bag', '.mcap', '.db3'}
 FRAME_ID = 'camera_optical_frame'
-
-
-class SequenceError(ValueError):
-    """An input that cannot be read; the message names the file or the topic and says what was wanted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +74,8 @@ class ImageSequence(ABC):
     """Pictures in the order of the input; iterating again starts again.
 
     path: what was opened. topic: of a bag, else None. trajectory: true camera poses, where the input has them.
-    notes: what a user should know about how the input was read.
+    notes: what a user should know about how the input was read. damaged: what could not be used, in words, since the
+    newest iteration began, and lost: how many pictures that were; its neighbours are used all the same.
     ``len()`` is known for folders and bags and mostly for videos (an estimate of the container); TypeError otherwise.
     """
 
@@ -88,11 +85,26 @@ class ImageSequence(ABC):
 
     def __init__(self, path: Path, count: int | None, stride: int, limit: int | None) -> None:
         self.path, self._count, self._stride, self._limit = path, count, stride, limit
+        self.damaged: list[str] = []
+        self.lost = 0
 
     def __iter__(self) -> Iterator[SequenceItem]:
+        self.damaged, self.lost = [], 0
         stop = None if self._limit is None else (self._limit - 1) * self._stride + 1
+        used = 0
         for load in islice(self._loaders(), 0, stop, self._stride):
-            yield load()
+            try:
+                item = load()
+            except DamagedError as error:
+                self.damaged.append(str(error))
+                self.lost += error.count
+                continue
+            used += 1
+            yield item
+        if not used and self.damaged:
+            raise SequenceError(f'{self.damaged[0]}; no other picture of {self.path} can be used either')
+        if not used:
+            raise SequenceError(f'{self.path}: there are no pictures in it')
 
     def __len__(self) -> int:
         if self._count is None:

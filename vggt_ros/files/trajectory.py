@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vggt_ros.files.text import rows
 from vggt_ros.types import Scale
 
+LATEST = 2**63 // 10**9  # seconds that nanoseconds can count
 UNITS = {Scale.UNKNOWN: 'unknown', Scale.RELATIVE: 'relative', Scale.METRIC: 'metres'}
 
 
@@ -34,6 +36,34 @@ class Trajectory:
         found = np.flatnonzero(self.stamps == stamp)
         return self.T_world_camera[found[0]] if len(found) else None
 
+    def at(self, stamps: np.ndarray, gap: int) -> Trajectory:
+        """The poses at those of these stamps (sorted, nanoseconds) that lie between two of its own, or are one.
+
+        Interpolated: positions along a line, rotations about one axis. gap: nanoseconds; between two poses farther
+        apart than this nothing is known.
+        """
+        order = np.argsort(self.stamps, kind='stable')
+        own, poses = self.stamps[order], self.T_world_camera[order]
+        if not len(own) or not len(stamps):
+            return Trajectory(np.empty(0, np.int64), np.empty((0, 4, 4)))
+        after = np.searchsorted(own, stamps)
+        exact = own[np.minimum(after, len(own) - 1)] == stamps
+        before = np.maximum(np.where(exact, after, after - 1), 0)
+        after = np.minimum(after, len(own) - 1)
+        span = own[after] - own[before]
+        known = exact | ((own[before] <= stamps) & (stamps <= own[after]) & (span <= gap))
+        share = np.where(span > 0, (stamps - own[before]) / np.maximum(span, 1), 0.0)[known]
+        first, last = poses[before[known]], poses[after[known]]
+        found = first.copy()
+        found[:, :3, 3] += share[:, None] * (last[:, :3, 3] - first[:, :3, 3])
+        if known.any():
+            turn = Rotation.from_matrix(first[:, :3, :3]).inv() * Rotation.from_matrix(last[:, :3, :3])
+            way = Rotation.from_rotvec(share[:, None] * turn.as_rotvec())
+            # Where nothing turns the matrix stays as it was read.
+            turned = first[:, :3, :3] @ way.as_matrix()
+            found[:, :3, :3] = np.where((share > 0)[:, None, None], turned, first[:, :3, :3])
+        return Trajectory(np.asarray(stamps, np.int64)[known], found)
+
 
 def parse_stamp(text: str) -> int:
     """Decimal seconds -> nanoseconds, exact: the number never passes through float. ValueError when it is none."""
@@ -41,7 +71,7 @@ def parse_stamp(text: str) -> int:
         seconds = Decimal(text)
     except InvalidOperation:
         raise ValueError(f'{text!r} is not a time in seconds') from None
-    if not seconds.is_finite() or seconds < 0:
+    if not seconds.is_finite() or not 0 <= seconds < LATEST:
         raise ValueError(f'{text!r} is not a time in seconds')
     return int((seconds * 10**9).to_integral_value())
 
@@ -58,11 +88,8 @@ def read_tum(path: Path | str) -> Trajectory:
 
     Raises ValueError naming file and line for anything that is not a pose.
     """
-    stamps, rows = [], []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith('#'):
-            continue
+    stamps, found = [], []
+    for number, words in rows(Path(path)):
         try:
             if len(words) != 8:
                 raise ValueError(f'{len(words)} values instead of t tx ty tz qx qy qz qw')
@@ -72,8 +99,8 @@ def read_tum(path: Path | str) -> Trajectory:
             stamps.append(parse_stamp(words[0]))
         except ValueError as error:
             raise ValueError(f'{path}:{number}: {error}') from None
-        rows.append(row)
-    values = np.array(rows).reshape(-1, 7)
+        found.append(row)
+    values = np.array(found).reshape(-1, 7)
     poses = np.tile(np.eye(4), (len(values), 1, 1))
     poses[:, :3, 3] = values[:, :3]
     if len(values):

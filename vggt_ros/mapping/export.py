@@ -3,8 +3,9 @@
 folder/
   map.ply, map.pcd     points with colours
   trajectory.txt       TUM, camera-to-world
-  colmap/              cameras, frames, images, points3D, rigs .bin: camera-from-world poses, no observations; only
-                       where pycolmap is installed
+  images/              the keyframes' pictures, named by their stamps in nanoseconds
+  colmap/              cameras, frames, images, points3D, rigs .bin: camera-from-world poses of those pictures, no
+                       observations; only where pycolmap is installed
   metadata.json        unit, scale state, epoch, counts
 
 The folder takes its name when all of it is written, in one step where the file system can: who looks sees the former
@@ -37,7 +38,8 @@ from vggt_ros.types import Scale
 
 BYTES_PER_POINT = 128  # in all files together, generously
 PLY, PCD, TRAJECTORY, COLMAP, METADATA = 'map.ply', 'map.pcd', 'trajectory.txt', 'colmap', 'metadata.json'
-FILES = {PLY, PCD, TRAJECTORY, COLMAP, METADATA}
+IMAGES = 'images'
+FILES = {PLY, PCD, TRAJECTORY, COLMAP, METADATA, IMAGES}
 ABANDONED = 3600.0  # seconds after which an unfinished folder is somebody's who was killed
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, stdio.h
 
@@ -111,7 +113,7 @@ def write_beside(target: Path, saved: SavedMap) -> tuple[Path, str]:
         raise MapExportError('the map holds points that are not finite')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(target.parent, len(cloud))
+        _check_space(target.parent, len(cloud), sum(len(image.jpeg) for image in saved.images))
         _remove_abandoned(target)
         making = Path(tempfile.mkdtemp('.saving', f'.{target.name}.', target.parent))
     except OSError as error:
@@ -155,8 +157,8 @@ def _unwritable(target: Path, error: OSError) -> MapExportError:
     return MapExportError(f'{target} cannot be written: {error.strerror or error}')
 
 
-def _check_space(folder: Path, points: int) -> None:
-    needed = BYTES_PER_POINT * points + (1 << 20)
+def _check_space(folder: Path, points: int, pictures: int) -> None:
+    needed = BYTES_PER_POINT * points + pictures + (1 << 20)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise MapExportError(
@@ -171,6 +173,9 @@ def _write(folder: Path, saved: SavedMap) -> str:
     write_ply(folder / PLY, cloud.xyz, cloud.rgb)
     write_pcd(folder / PCD, cloud.xyz, cloud.rgb)
     write_tum(folder / TRAJECTORY, saved.trajectory, saved.scale)
+    (folder / IMAGES).mkdir()
+    for image in saved.images:
+        (folder / IMAGES / image.name).write_bytes(image.jpeg)
     try:
         import pycolmap
     except (ImportError, OSError) as error:

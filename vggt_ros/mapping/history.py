@@ -6,36 +6,42 @@ from bisect import bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from vggt_ros.camera import invert
+from vggt_ros.camera import image_size, invert
 from vggt_ros.files.trajectory import Trajectory
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate
+
+QUALITY = 90  # of the JPEG files: some 15 kB at 320x240, 60 at 640x480
 
 
 @dataclass(frozen=True, eq=False)
 class Pinhole:
     """One image of the COLMAP model.
 
-    name: of the image file. K: (3, 3) in pixels of the source image, integer = centre. size: (width, height).
-    T_map_camera: (4, 4).
+    name: of the image file. K: (3, 3) in its pixels, integer = centre. size: (width, height). T_map_camera: (4, 4).
+    jpeg: the file.
     """
 
     name: str
     K: np.ndarray
     size: tuple[int, int]
     T_map_camera: np.ndarray
+    jpeg: bytes
 
 
 @dataclass(eq=False)
 class _Keyframe:
-    """T: (4, 4) T_map_camera. scale: map units per map unit of the time when it came. K: of the source image."""
+    """T: (4, 4) T_map_camera. K: of the picture that was kept, of this size, a JPEG file. scale: map units per map unit
+    of the time when it came."""
 
     stamp: int
     T: np.ndarray
     K: np.ndarray
     size: tuple[int, int]
+    jpeg: bytes
     scale: float = 1.0
 
 
@@ -53,11 +59,11 @@ class History:
     """Poses by ``Frame.index``, each relative to the last keyframe before it (or the first one). Not thread-safe.
 
     Bounded: beyond ``poses`` poses every second one of the older half is dropped, and so are keyframes beyond
-    ``keyframes``: the past grows thinner, and never ends.
+    ``keyframes``, and pictures of keyframes beyond ``pictures`` bytes: the past grows thinner, and never ends.
     """
 
-    def __init__(self, poses: int = 50_000, keyframes: int = 2_000) -> None:
-        self._most_keyframes = keyframes
+    def __init__(self, poses: int = 50_000, keyframes: int = 2_000, pictures: int = 64 << 20) -> None:
+        self._most_keyframes, self._most_pictures = keyframes, pictures
         # One block: tens of thousands of small arrays that live for hours keep the heap around them from shrinking.
         self._table = np.empty(poses + 1, _POSE)
         self.clear()
@@ -75,10 +81,10 @@ class History:
         if known is not None:
             known.T = T
         else:
-            K = estimate.map.K_to_source(estimate.K)
-            self._keyframes[index] = _Keyframe(estimate.frame.stamp, T, K, estimate.frame.size)
+            self._keyframes[index] = _keyframe(estimate, T)
             insort(self._order, index)
             self._thin_keyframes()
+            self._thin_pictures()
         self.add_pose(index, estimate.frame.stamp, T)
 
     def add_pose(self, index: int, stamp: int, T_map_camera: np.ndarray) -> None:
@@ -119,9 +125,15 @@ class History:
         return Trajectory(poses['stamp'].copy(), self._placed(poses))
 
     def pinholes(self) -> list[Pinhole]:
-        """The keyframes in order. Images are named by their stamps in nanoseconds."""
-        found = [self._keyframes[index] for index in self._order]
-        return [Pinhole(f'{one.stamp}.png', one.K, one.size, one.T) for one in found]
+        """The keyframes that still have their picture, in order. Images are named by their stamps in nanoseconds."""
+        found = [one for index in self._order if (one := self._keyframes[index]).jpeg]
+        return [Pinhole(f'{one.stamp}.jpg', one.K, one.size, one.T, one.jpeg) for one in found]
+
+    def _thin_pictures(self) -> None:
+        having = [one for index in self._order if (one := self._keyframes[index]).jpeg]
+        if sum(len(one.jpeg) for one in having) > self._most_pictures:
+            for one in having[1 : len(having) // 2 : 2]:
+                one.jpeg = b''
 
     def _thin_keyframes(self) -> None:
         if len(self._order) <= self._most_keyframes:
@@ -142,3 +154,16 @@ class History:
         T = poses['T'].copy()
         T[:, :3, 3] *= np.array([keyframe.scale for keyframe in keyframes])[which, None]
         return np.array([keyframe.T for keyframe in keyframes]).reshape(-1, 4, 4)[which] @ T
+
+
+def _keyframe(estimate: Estimate, T_map_camera: np.ndarray) -> _Keyframe:
+    frame = estimate.frame
+    size = image_size(frame.image)
+    # Of a large camera a smaller picture was kept, see Frame.kept; pixels have their centres at integers.
+    shrunk = np.array(size) / frame.size
+    K = estimate.map.K_to_source(estimate.K).copy()
+    K[:2, 2] += 0.5
+    K[:2] *= shrunk[:, None]
+    K[:2, 2] -= 0.5
+    jpeg = cv2.imencode('.jpg', frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return _Keyframe(frame.stamp, T_map_camera, K, size, jpeg.tobytes())

@@ -4,6 +4,8 @@
 
 Publishes ``image`` (or ``image/compressed`` for a bag that holds compressed images) and ``camera_info``, reliably, with
 exactly the stamps and frame ids of the input.
+
+Exit status: 0; 2 with one line when there is nothing to play; 3 when all was played but pictures that are damaged.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import EncodedImage, ImageSequence, SequenceError, SequenceItem
+from vggt_ros.files.sequence import EncodedImage, ImageSequence, SequenceItem
 from vggt_ros.msg import Status
 from vggt_ros.ros.compat import to_array
 from vggt_ros.ros.messages import ns_to_time
@@ -51,6 +54,8 @@ PARAMETERS = (
     Declared('report_every', 5.0, 'time between reports in the log, where there is no terminal', 's', (0.1, 3600.0)),
 )
 WAITING_EVERY = 5.0
+DAMAGED = 'not played: '  # before what is said of each damaged picture, of so many at most
+MOST_TOLD = 20
 
 
 class Backlog:
@@ -119,6 +124,7 @@ class Player(Node):
         self._info = self._publisher(CameraInfo, 'camera_info')
         self._clock_publisher = self.create_publisher(Clock, '/clock', 10) if self.settings['clock'] else None
         self.backlog = Backlog()
+        self.lost = 0  # pictures of the input that could not be played
         if self.settings['follow']:
             latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self._follow = self.create_subscription(Status, self.settings['follow'], self._on_status, latched)
@@ -167,6 +173,11 @@ class Player(Node):
                 self._image.wait_for_all_acked(Duration(seconds=1))
             self._executor.spin_once(timeout_sec=0)
             progress.update()
+        for text in self.sequence.damaged[:MOST_TOLD]:
+            self.get_logger().warning(f'{DAMAGED}{text}')
+        if (more := len(self.sequence.damaged) - MOST_TOLD) > 0:
+            self.get_logger().warning(f'{DAMAGED}{more} more')
+        self.lost = self.sequence.lost
 
     def _publish(self, item: SequenceItem) -> None:
         header = Header(stamp=ns_to_time(item.stamp), frame_id=item.frame_id)
@@ -292,7 +303,7 @@ def main(args: list[str] | None = None) -> int:
         return 0
     finally:
         rclpy.try_shutdown()
-    return 0
+    return 3 if player.lost else 0
 
 
 if __name__ == '__main__':

@@ -291,7 +291,7 @@ def _with_points(frame: RecordedFrame, cloud: PointCloud2) -> RecordedFrame:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Record until a signal comes. Exit codes: 2 bad parameters, 3 the output cannot be written."""
+    """Record until a signal comes. Exit codes: 2 bad parameters, 4 the output cannot be written."""
     # The default handling invalidates the context at once, and what has arrived could not be read any more.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stopping = False
@@ -315,7 +315,7 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except OutputError as error:
         print(f'vggt_recorder: {error}', file=sys.stderr)
-        return 3
+        return 4
     finally:
         rclpy.try_shutdown()
     return 0

@@ -84,7 +84,7 @@ def write_bag(path: Path | str, frames: Iterable[RenderedFrame], K: np.ndarray, 
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
     calibration = Calibration.pinhole(K, size)
-    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         topics = {
             IMAGE_TOPIC: 'sensor_msgs/msg/Image',
             INFO_TOPIC: 'sensor_msgs/msg/CameraInfo',

@@ -4,8 +4,8 @@ Three real processes on a ROS domain of their own, connected over DDS. Without -
 synthetic room is rendered and played. Leaves trajectory, depth and confidence pictures, a coloured cloud, a bag of all
 outputs and summary.png in the output folder; when that holds a recording already, in run_2, run_3, ... inside it.
 
-Exit status: 0 done; 1 a process failed or nothing came back; 2 the input or an argument is wrong; 3 the output cannot
-be written; 130 interrupted.
+Exit status: 0 done; 1 a process failed or nothing came back; 2 the input or an argument is wrong; 3 done, but for
+pictures of the input that are damaged; 4 the output cannot be written; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from typing import Any
 
 import yaml
 
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, fresh_folder, writing
-from vggt_ros.files.sequence import ImageSequence, SequenceError
+from vggt_ros.files.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, annotate, fresh_folder, writing
+from vggt_ros.files.sequence import ImageSequence
 from vggt_ros.tools import summary
-from vggt_ros.tools.live_run import DemoError, LiveRun, RunSettings, progress, tell
+from vggt_ros.tools.live_run import INCOMPLETE, DemoError, LiveRun, RunSettings, progress, tell
 from vggt_ros.tools.processes import share_folder
 from vggt_ros.tools.recorded import Recorded, RecordedError, RunAccuracy, measure
 
 FRAMES, SIZE, WORLD = 60, (320, 240), 'room'
 
 
-def run(settings: RunSettings) -> Path:
-    """Everything; the folder with the results. Raises DemoError, OutputError or SequenceError."""
+def run(settings: RunSettings) -> int:
+    """Everything; the exit status. Raises DemoError, OutputError or SequenceError."""
     _check_overrides(settings.overrides)
     folder = fresh_folder(settings.output)
     if folder != settings.output:
@@ -43,17 +44,22 @@ def run(settings: RunSettings) -> Path:
     sequence = _open(settings, folder)
     name = settings.input.absolute().name if settings.input else f'synthetic {WORLD}, seed {settings.seed}'
     tell(f'input: {name}{_extent(sequence)}')
-    LiveRun(settings, sequence, folder).execute()
+    for note in sequence.notes:
+        tell(f'       {note}')
+    live = LiveRun(settings, sequence, folder)
+    live.execute()
     try:
         recorded = Recorded(folder)
     except RecordedError as error:
         raise DemoError(str(error)) from error
+    notes = [*sequence.notes, *(f'not used: {text}' for text in live.damaged)]
+    annotate(folder, notes)
     tell('comparing with the truth and drawing')
     accuracy = measure(recorded, sequence)
     with writing(folder / SUMMARY):
-        summary.draw(recorded, sequence, accuracy, name, folder / SUMMARY)
-    print(report(recorded, accuracy))
-    return folder
+        summary.draw(recorded, sequence, accuracy, name, folder / SUMMARY, notes)
+    print(report(recorded, accuracy, notes))
+    return INCOMPLETE if live.damaged else 0
 
 
 def _open(settings: RunSettings, folder: Path) -> ImageSequence:
@@ -63,9 +69,12 @@ def _open(settings: RunSettings, folder: Path) -> ImageSequence:
         with writing(path):
             render(path, settings.seed, settings.limit or FRAMES)
     try:
-        return open_sequence(
+        sequence = open_sequence(
             path, fps=settings.fps, topic=settings.topic, stride=settings.frame_stride, limit=settings.limit
         )
+        if _length(sequence) == 1:
+            raise SequenceError(f'{path}: one picture alone; motion and depth want two at least')
+        return sequence
     except FileNotFoundError as error:
         raise SequenceError(str(error)) from error
 
@@ -115,7 +124,7 @@ def _fetch_weights(node: dict[str, Any]) -> None:
         raise DemoError(str(error)) from error
 
 
-def report(recorded: Recorded, accuracy: RunAccuracy) -> str:
+def report(recorded: Recorded, accuracy: RunAccuracy, notes: Sequence[str] = ()) -> str:
     """Where everything is, and the key figures, for the terminal."""
     status, folder = recorded.status, recorded.folder
     rate = status.get('frames_per_second')
@@ -130,6 +139,7 @@ def report(recorded: Recorded, accuracy: RunAccuracy) -> str:
     lines += [f'accuracy  {words}' for words in summary.figures(accuracy)]
     if accuracy.why:
         lines.append(f'accuracy  not measured: {accuracy.why}')
+    lines += [f'input     {note}' for note in notes]
     lines += [
         '',
         f'picture      {folder / SUMMARY}',
@@ -142,10 +152,15 @@ def report(recorded: Recorded, accuracy: RunAccuracy) -> str:
 
 
 def _extent(sequence: ImageSequence) -> str:
+    length = _length(sequence)
+    return '' if length is None else f', {length} images'
+
+
+def _length(sequence: ImageSequence) -> int | None:
     try:
-        return f', {len(sequence)} images'
+        return len(sequence)
     except TypeError:
-        return ''
+        return None
 
 
 def parse(arguments: list[str] | None = None) -> RunSettings:
@@ -186,23 +201,22 @@ def parse(arguments: list[str] | None = None) -> RunSettings:
     )
 
 
-def main(arguments: list[str] | None = None, execute: Callable[[RunSettings], Any] = run) -> int:
+def main(arguments: list[str] | None = None, execute: Callable[[RunSettings], int] = run) -> int:
     """Run the demo; the exit status. Ctrl-C and SIGTERM stop all processes and leave what was recorded."""
     settings = parse(arguments)
     # SIGINT too: a shell that starts us in the background has it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        execute(settings)
+        return execute(settings)
     except SequenceError as error:
         return _fail(str(error), 2)
     except OutputError as error:
-        return _fail(str(error), 3)
+        return _fail(str(error), 4)
     except DemoError as error:
         return _fail(str(error), error.code)
     except KeyboardInterrupt:
         return _fail('interrupted; what was recorded until now is complete', 130)
-    return 0
 
 
 def _fail(text: str, code: int) -> int:

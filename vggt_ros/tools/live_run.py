@@ -23,7 +23,11 @@ LOGS = 'logs'
 RECORDER_PATIENCE = 120.0
 PROGRESS = re.compile(r'(\d+)(?: of (\d+))? (?:images )?played, (\d+) accounted for')
 REFUSAL = re.compile(r'cannot configure: (.*)')
+DAMAGED = re.compile(r'not played: (.*)')
 TROUBLE = re.compile(r'\[(WARN|ERROR|FATAL)\]|^Traceback|^\w*Error: ')
+
+
+INCOMPLETE = 3  # exit status: all is done but for pictures that are damaged
 
 
 class DemoError(RuntimeError):
@@ -57,6 +61,7 @@ class LiveRun:
         self._settings, self._sequence, self._folder = settings, sequence, folder
         self._refusal = ''
         self._bar: tqdm | None = None
+        self.damaged: list[str] = []  # what the player could not play, in words
         self.children: list[Child] = []
 
     def execute(self) -> None:
@@ -124,6 +129,8 @@ class LiveRun:
         if name == 'vggt_player' and (found := PROGRESS.search(line)):
             self._on_progress(int(found[3]), int(found[2]) if found[2] else None)
             return
+        if name == 'vggt_player' and (found := DAMAGED.search(line)):
+            self.damaged.append(found[1])
         if name == 'vggt' and (found := REFUSAL.search(line)):
             self._refusal = found[1]
         if TROUBLE.search(line):
@@ -150,7 +157,7 @@ class LiveRun:
                 if self._bar.n == 0 and time.monotonic() - told > 30:
                     told = time.monotonic()
                     tqdm.write(f'nothing solved after {told - started:.0f} s: still loading, or slow', file=sys.stderr)
-        if player.code:
+        if player.code not in (0, INCOMPLETE):
             raise DemoError(player.epitaph(), player.code if player.code > 0 else 1)
 
     def _stop(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import cv2
@@ -16,10 +18,11 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.pictures import UNITS, DepthRange, colour
 from vggt_ros.files.recording import SUMMARY
-from vggt_ros.files.sequence import ImageSequence, SequenceError
+from vggt_ros.files.sequence import ImageSequence
 from vggt_ros.tools.recorded import Recorded, RecordedError, RunAccuracy, measure, pictures, seen, true_depths
 from vggt_ros.tools.views import draw_cloud, look_at
 from vggt_ros.tracks.picture import draw_tracks
@@ -28,6 +31,7 @@ from vggt_ros.types import Scale
 COLUMNS = 5
 OURS, TRUE, WARNING = '#d62728', '#1f77b4', '#b00020'
 GREY = '#555555'
+NOTES = 240  # characters that fit into the line about the input
 
 
 def draw(
@@ -36,8 +40,11 @@ def draw(
     accuracy: RunAccuracy,
     name: str,
     path: Path,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the picture. name: of the input. sequence: what was played, None when it is not there any more.
+
+    notes: how it was read.
 
     Raises OSError when it cannot be written.
     """
@@ -57,7 +64,7 @@ def draw(
         rows['true depth'], units['depth'] = truths, 'm, after one scale'
     with mpl.rc_context({'font.size': 10, 'axes.titlesize': 11, 'axes.edgecolor': '#999999'}):
         sheet = Sheet([*images.values(), *depths.values()], len(rows))
-        _title(sheet, recorded, accuracy, name)
+        _title(sheet, recorded, accuracy, name, notes)
         _draw_frames(sheet, stamps, rows, units)
         _draw_trajectory(sheet.axes(0.85, 3.5, 3.8, 2.6), sheet.axes(0.85, 0.0, 3.8, 2.6), recorded, accuracy)
         above, behind = (5.0, 0.0, 6.6, 6.1), (11.85, 3.3, 5.3, 2.8)
@@ -97,7 +104,7 @@ class Sheet:
         self.figure.text(left / self.WIDTH, 1 - down / self.height, text, va='center', **options)
 
 
-def _title(sheet: Sheet, recorded: Recorded, accuracy: RunAccuracy, name: str) -> None:
+def _title(sheet: Sheet, recorded: Recorded, accuracy: RunAccuracy, name: str, notes: Sequence[str]) -> None:
     status, node = recorded.status, recorded.status['node']
     parts = [
         recorded.network or 'network unknown',
@@ -111,6 +118,7 @@ def _title(sheet: Sheet, recorded: Recorded, accuracy: RunAccuracy, name: str) -
     sheet.write(sheet.LEFT, 0.4, name, fontsize=22, fontweight='bold')
     sheet.write(sheet.LEFT, 0.78, '   ·   '.join(x for x in parts if x), fontsize=13, color=GREY)
     sheet.write(sheet.LEFT, 1.08, '   ·   '.join(figures(accuracy)), fontsize=13, color='black')
+    sheet.write(sheet.LEFT, 1.33, shorten('   ·   '.join(notes), NOTES), fontsize=10, color=GREY)
 
 
 def figures(accuracy: RunAccuracy) -> list[str]:

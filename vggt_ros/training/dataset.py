@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from vggt_ros.camera import PixelMap, fit
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.folder import FolderSequence
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import SequenceError, SequenceItem
+from vggt_ros.files.sequence import SequenceItem
 from vggt_ros.network import ConfigError
 from vggt_ros.training.clips import Clips
 from vggt_ros.training.config import Stage, TrainConfig
@@ -58,6 +59,8 @@ class RecordedFolder:
             raise DatasetError(f'{path / "poses.txt"} is missing: training needs the pose of every picture')
         _check_listed(path)
         items = list(sequence)
+        if sequence.damaged:
+            raise DatasetError(f'{sequence.damaged[0]}: training needs every picture')
         K, crop, pixel_map = _camera(path, items[0], longest, patch)
         images, depths, poses = [], [], []
         for item in items:

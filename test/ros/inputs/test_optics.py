@@ -31,14 +31,15 @@ class Maker:
         self.frames = FrameMaker(Problems(logger), '', options.pop('required', False), **options)
         self.stamp = 0
 
-    def __call__(self, calibration, size=SIZE, frame_id='eye'):
+    def __call__(self, calibration, size=SIZE, frame_id='eye', encoding='mono8', value=90):
         """(frame, change since the epoch began); a change begins one, as the camera's thread does it."""
         self.stamp += 1
         types = STORE.types
         time = types['builtin_interfaces/msg/Time'](sec=self.stamp, nanosec=0)
         message = types[IMAGE](
             header=types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id), height=size[1], width=size[0],
-            encoding='mono8', is_bigendian=0, step=size[0], data=np.full(size[0] * size[1], 90, np.uint8),
+            encoding=encoding, is_bigendian=0, step=int(encoding[4:]) // 8 * size[0],
+            data=np.full(size[0] * size[1], value, f'u{int(encoding[4:]) // 8}').view(np.uint8),
         )  # fmt: skip
         data = bytes(STORE.serialize_cdr(message, IMAGE))
         frame = self.frames.make(Incoming(data, IMAGE, calibration, self.stamp, 0.0))
@@ -116,6 +117,16 @@ def test_a_broken_camera_info_loses_nothing(required):
     other, change = make(camera(d=(float('nan'),) * 5), (160, 120))  # nothing is known of such images
     assert (other is None) == required
     assert required or other.K is None
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'value', 'bits', 'told'),
+    [('mono16', 4080, 16, True), ('mono16', 4080, 12, False), ('mono16', 40_000, 16, False), ('mono8', 5, 16, False)],
+)
+def test_sixteen_bits_that_hold_fewer_are_told(encoding, value, bits, told):
+    make = Maker(bits=bits)
+    assert make(None, encoding=encoding, value=value)[0] is not None
+    assert any('image_bits' in text for text in make.said) is told
 
 
 def test_a_flag_that_contradicts_the_topic_is_said():

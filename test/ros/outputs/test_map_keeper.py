@@ -274,8 +274,8 @@ def test_a_saved_map_opens_in_other_programs_and_is_the_map_that_is_shown(tmp_pa
     assert trajectory.stamps.tolist() == [stamp_of(index) for index in range(5)]
     np.testing.assert_allclose(trajectory.T_world_camera[:, 0, 3], [1.0, 1.3, 1.4, 1.45, 1.5], atol=1e-9)
     model = pycolmap.Reconstruction(str(tmp_path / 'map' / 'colmap'))
-    assert sorted(image.name for image in model.images.values()) == [f'{stamp_of(0)}.png', f'{stamp_of(1)}.png']
-    moved = model.find_image_with_name(f'{stamp_of(1)}.png').cam_from_world().matrix()
+    assert sorted(image.name for image in model.images.values()) == [f'{stamp_of(0)}.jpg', f'{stamp_of(1)}.jpg']
+    moved = model.find_image_with_name(f'{stamp_of(1)}.jpg').cam_from_world().matrix()
     np.testing.assert_allclose(moved, [[1, 0, 0, -1.3], [0, 1, 0, 0], [0, 0, 1, 0]], atol=1e-9)
     fields = json.loads((tmp_path / 'map' / 'metadata.json').read_text())
     assert (fields['scale'], fields['epoch'], fields['points']) == ('METRIC', 0, len(shown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.ros.heaps import HEAPS
@@ -16,6 +17,8 @@ from vggt_ros.ros.inputs.serialized import read
 from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.problems import Problems
 from vggt_ros.types import Frame
+
+DARK = 32  # of 255: pictures without anything brighter show the network hardly anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class FrameMaker:
         except ImageError as error:
             self._problems.report('image', f'image refused: {error}')
             return None
+        self._doubt(message, picture)
         undistorted = None
         if incoming.calibration is not None:
             undistorted = self._undistort(picture, incoming.calibration)
@@ -85,6 +89,15 @@ class FrameMaker:
         if self._epoch_optics is None:
             self.begin_epoch()
         return Frame(self._index, incoming.stamp, image, K, frame_id, valid, picture.source)
+
+    def _doubt(self, message: Any, picture: Picture) -> None:
+        """Say when a picture of 16 bits uses so few of them that it is nearly black."""
+        if '16' in getattr(message, 'encoding', '') and (brightest := int(picture.image[::4, ::4].max())) < DARK:
+            self._problems.report(
+                'dark',
+                f'the {message.encoding} images are nearly black, {brightest} of 255 at most: a camera that delivers'
+                ' 10, 12 or 14 bits in 16 wants image_bits:=10, 12 or 14',
+            )
 
     def changed(self) -> str:
         """In words what has changed in the meaning of the pixels since the epoch began; empty while it can go on."""

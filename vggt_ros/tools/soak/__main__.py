@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggt_ros.evaluation.report import put
+from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import SequenceError
 from vggt_ros.tools import demo
 from vggt_ros.tools.processes import free_domain, private_environment
 

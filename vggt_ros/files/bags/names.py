@@ -1,0 +1,40 @@
+"""What files of bags are called; apart from what reads them, which takes long to import."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePath
+
+METADATA = 'metadata.yaml'
+SUFFIXES = ('.bag', '.mcap', '.db3')
+PACKED = ('.zstd', '.zst')  # of a storage that was compressed as a whole
+UNFINISHED = '.active'  # what a recorder of ROS 1 that was killed leaves
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a file, or something in a folder, is a storage by its name."""
+    if path.is_dir():
+        return (path / METADATA).is_file() or bool(storages_in(path))
+    return kind_of(path) in (*SUFFIXES, UNFINISHED)
+
+
+def kind_of(path: Path) -> str:
+    """Its suffix in lower case, without that of a compression."""
+    name = path.name.lower()
+    for suffix in PACKED:
+        name = name.removesuffix(suffix)
+    return PurePath(name).suffix
+
+
+def stem_of(path: Path) -> str:
+    """Its name without such suffixes."""
+    name = path.name
+    while PurePath(name).suffix.lower() in (*SUFFIXES, *PACKED):
+        name = PurePath(name).stem
+    return name
+
+
+def storages_in(folder: Path) -> list[Path]:
+    """Files of a folder that are storages by their names, in natural order."""
+    found = [x for x in folder.iterdir() if x.is_file() and not x.name.startswith('.') and kind_of(x) in SUFFIXES]
+    return sorted(found, key=lambda x: [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', x.name)])

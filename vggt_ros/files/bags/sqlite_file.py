@@ -1,0 +1,72 @@
+"""SQLite files of rosbag2, of any version of its tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from vggt_ros.files.bags.storage import Channel, Lose, Storage, Stored, with_slash
+from vggt_ros.files.errors import SequenceError
+
+
+class SqliteFile(Storage):
+    """Opened to be read alone; a write-ahead log that a killed recorder left beside it is read as well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._connection = self._open()
+        except sqlite3.Error as error:
+            raise SequenceError(f'{path}: not a readable bag: {error}') from error
+        try:
+            counts = dict(self._connection.execute('SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id'))
+            topics = self._connection.execute('SELECT id, name, type, serialization_format FROM topics').fetchall()
+        except (sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
+            self._connection.close()
+            raise SequenceError(f'{path}: not a readable bag: {error}') from error
+        self.channels = [
+            Channel(key, with_slash(name), kind, encoding, counts.get(key, 0)) for key, name, kind, encoding in topics
+        ]
+
+    def _open(self) -> sqlite3.Connection:
+        # As an address, so that names with #, ? and % are names; and so that nothing is made where nothing is.
+        address = f'file:{quote(str(self.path.absolute()))}'
+        connection = sqlite3.connect(f'{address}?mode=ro', uri=True)
+        try:
+            connection.execute('SELECT name FROM sqlite_master').fetchall()
+        except sqlite3.OperationalError:
+            # A write-ahead log in a folder that cannot be written: without what is in it.
+            connection.close()
+            connection = sqlite3.connect(f'{address}?immutable=1', uri=True)
+            if Path(f'{self.path}-wal').exists():
+                self.notes = (f'{self.path.name}-wal is not read: the folder cannot be written',)
+        return connection
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def messages(self, channels: Collection[Channel], lose: Lose) -> Iterator[Stored]:
+        wanted = {channel.key: channel for channel in channels}
+        marks = ','.join('?' * len(wanted))
+        command = f'SELECT id, topic_id, timestamp FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp'
+        rows = None
+        while True:
+            try:
+                rows = rows or self._connection.execute(command, tuple(wanted))
+                row = rows.fetchone()
+            except sqlite3.Error as error:
+                lose(f'{self.path.name} is damaged, what follows is lost ({error})')
+                return
+            if row is None:
+                return
+            number, key, time = row
+            try:
+                # One by one: a page that is damaged costs its own message.
+                found = self._connection.execute('SELECT data FROM messages WHERE id = ?', (number,)).fetchone()
+            except sqlite3.Error as error:
+                lose(f'{self.path.name}: message {number} is damaged ({error})')
+                continue
+            if found is not None and isinstance(found[0], bytes):
+                yield Stored(wanted[key], time, found[0])

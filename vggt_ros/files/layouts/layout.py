@@ -1,0 +1,76 @@
+"""What a layout tells of a folder of pictures."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggt_ros.calibration import Calibration
+from vggt_ros.files.sequence import IMAGE_SUFFIXES
+from vggt_ros.files.trajectory import Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The pictures of one camera and what is known of them.
+
+    name: of the layout, for people. pictures: in the order of time. stamps: nanoseconds, one for each picture; empty
+    where there are none; guessed: whether they may be no times at all. calibration: of the camera, with a size of 0
+    where that is the pictures'; calibration_file: that it is from. truth: camera-to-world, optical axes, metres, with
+    stamps of its own; poses: (N, 4, 4) the same, one for each picture, NaN where unknown. depth: a file for each
+    picture, or None; empty where there are none. depth_scale: metres per unit of it. depth_unknown: values that mean
+    nothing. notes: what was assumed.
+    """
+
+    name: str
+    pictures: Sequence[Path]
+    stamps: Sequence[int] = ()
+    guessed: bool = False
+    calibration: Calibration | None = None
+    calibration_file: Path | None = None
+    truth: Trajectory | None = None
+    poses: np.ndarray | None = None
+    depth: Sequence[Path | None] = ()
+    depth_scale: float = 0.001
+    depth_unknown: tuple[int, ...] = (0,)
+    notes: tuple[str, ...] = ()
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Files that are pictures by their names, in natural order (2 before 10, 0.05 before 0.4); hidden ones are not."""
+    found = [x for x in folder.iterdir() if x.suffix.lower() in IMAGE_SUFFIXES and not x.name.startswith('.')]
+    return sorted((x for x in found if x.is_file()), key=lambda x: (natural(x.stem), x.suffix))
+
+
+def natural(stem: str) -> list[tuple[float, str]]:
+    """Sort key of a name without its suffix: numbers count by their value, each piece is (number, '') or (-1, text).
+
+    A name that is a decimal fraction as a whole is one number; elsewhere a point parts two.
+    """
+    if re.fullmatch(r'\d+\.\d+', stem):
+        return [(float(stem), '')]
+    return [(float(x), '') if x.isdecimal() else (-1.0, x) for x in re.split(r'(\d+)', stem) if x]
+
+
+def nearest(stamps: Sequence[int], candidates: Sequence[int], bound: int) -> list[int | None]:
+    """For each stamp the place of the nearest candidate (sorted), None where none is within ``bound`` nanoseconds."""
+    found: list[int | None] = []
+    for stamp in stamps:
+        after = bisect_left(candidates, stamp)
+        around = [i for i in (after - 1, after) if 0 <= i < len(candidates)]
+        best = min(around, key=lambda i: abs(candidates[i] - stamp), default=None)
+        found.append(best if best is not None and abs(candidates[best] - stamp) <= bound else None)
+    return found
+
+
+def beside(pictures: Iterable[Path], folder: Path, suffixes: Sequence[str] = ('.png',)) -> list[Path | None]:
+    """For each picture the file of the same name in another folder; empty where there is none of any."""
+    found = [
+        next((x for s in suffixes if (x := folder / f'{picture.stem}{s}').is_file()), None) for picture in pictures
+    ]
+    return found if any(found) else []

@@ -1,0 +1,100 @@
+"""One picture file as pixels."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vggt_ros.files.errors import DamagedError
+
+JPEG = {'.jpg', '.jpeg'}
+END_OF_JPEG = b'\xff\xd9'
+DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras
+MOST_PIXELS = 200_000_000
+DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
+TAIL = 4096  # bytes at the end of a JPEG file in which its end must be marked: some programs add to it
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """(H, W, 3) RGB in the file's own type: uint8, uint16 or float32; turned as its EXIF data say.
+
+    Raises DamagedError.
+    """
+    data = _bytes(path)
+    _check_size(path, data)
+    if path.suffix.lower() in JPEG and END_OF_JPEG not in data[-TAIL:]:
+        raise DamagedError(f'{path}: the JPEG file is cut off')
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise DamagedError(f'{path}: cannot be read as a picture ({error.err})') from None
+    if bgr is None:
+        raise DamagedError(f'{path}: cannot be read as a picture (broken or cut off?)')
+    if bgr.dtype == np.float64:
+        bgr = bgr.astype(np.float32)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def read_depth_picture(path: Path) -> np.ndarray | None:
+    """(H, W) uint16 as it is in the file; None when it is a picture of another kind. Raises DamagedError."""
+    data = _bytes(path)
+    _check_size(path, data)
+    raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        raise DamagedError(f'{path}: cannot be read as a picture (broken or cut off?)')
+    return raw if raw.dtype == np.uint16 and raw.ndim == 2 else None
+
+
+def _check_size(path: Path, data: bytes) -> None:
+    """Refuse what promises more pixels than there can be, before anybody makes room for them. Raises DamagedError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of large pictures, which are welcome
+            with Image.open(io.BytesIO(data)) as header:
+                width, height = header.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return  # what reads it may know the format, or says what is wrong
+    if width * height > MOST_PIXELS or width * height > DENSEST * len(data):
+        raise DamagedError(f'{path}: {width}x{height} pixels cannot be in {len(data)} bytes, or are too many')
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name in a list that can be none
+        raise DamagedError(f'{path}: {getattr(error, "strerror", None) or error}') from error
+    if not data:
+        raise DamagedError(f'{path}: the file is empty')
+    return data
+
+
+class Stretch:
+    """From pictures of any type to 8 bits, the same for all of a sequence.
+
+    uint8 stays. uint16: as many bits as cameras have and the largest value of the samples needs. float32: 0 is black,
+    and the largest value of the samples white, where that is above 1. note: what was done, empty where nothing was.
+    """
+
+    def __init__(self, samples: list[np.ndarray]) -> None:
+        self._gain, self.note = 1.0, ''
+        kinds = {sample.dtype for sample in samples}
+        if np.dtype(np.float32) in kinds:
+            white = max(1.0, *(float(np.nanmax(np.where(np.isfinite(x), x, 0))) for x in samples))
+            self._gain = 255 / white
+            self.note = f'pictures of decimal numbers: 0 is taken as black, {white:g} as white'
+        elif np.dtype(np.uint16) in kinds:
+            largest = max(int(sample.max()) for sample in samples)
+            bits = next(bits for bits in DEPTHS if largest < 2**bits)
+            self._gain = 255 / (2**bits - 1)
+            self.note = f'16-bit pictures with values to {largest}: taken as {bits} bits'
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """(H, W, 3) of any of the types -> uint8."""
+        if rgb.dtype == np.uint8:
+            return rgb
+        return np.clip(np.nan_to_num(rgb.astype(np.float32)) * self._gain + 0.5, 0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ FROM_THE_SYSTEM = [
     'matplotlib>=3.5',
     'numpy>=1.21',
     'opencv-python-headless>=4.5,<5',
+    'Pillow>=9',
     'PyYAML>=5.4',
     'scipy>=1.8',
     'tqdm>=4.57',

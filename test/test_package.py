@@ -31,11 +31,12 @@ ROSDISTRO_KEYS = {
     *('cv_bridge', 'sensor_msgs_py', 'tf2_ros_py', 'tf_transformations'),
     *('launch', 'launch_ros', 'launch_testing', 'launch_testing_ros', 'rviz2'),
     *('python3-matplotlib', 'python3-numpy', 'python3-opencv', 'python3-pytest', 'python3-scipy', 'python3-tqdm'),
-    'python3-yaml',
+    *('python3-pil', 'python3-yaml'),
 }
 # Modules whose package in package.xml is called differently.
 KEY_OF_MODULE = {
     'cv2': 'python3-opencv',
+    'PIL': 'python3-pil',
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'scipy': 'python3-scipy',

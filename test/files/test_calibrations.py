@@ -111,6 +111,7 @@ def test_files_of_opencv(names, others, lens, tmp_path):
         (kalibr(xi=0.7), 'xi: not known here'),
         (kalibr(resolution=[320]), 'not a pinhole camera of Kalibr'),
         ('image_width: 320\nfocus: 3\n', 'focus: not known here'),
+        ('pose_units: feet\nimage_width: 1\n', 'pose_units are feet: only metres are read'),
         ('[1, 2]', 'there are no "name: value" lines'),
         ('depth_scale: [1]\nimage_width: 1\nimage_height: 1\nfx: 1\nfy: 1\ncx: 1\ncy: 1\n', 'depth_scale is no number'),
         ('%YAML:1.0\n---\nimage_width: 320\n', '0 entries for the camera matrix'),

@@ -20,6 +20,7 @@ from vggt_ros.files.text import read_text
 
 DEPTH_SCALE = 0.001  # metres per unit of depth pictures, where nobody says otherwise
 OWN = {'image_width', 'image_height', 'fx', 'fy', 'cx', 'cy', 'skew', 'distortion_model', 'distortion', 'depth_scale'}
+TOLD = {'pose_units', 'depth_max'}  # about what lies beside; poses are metres, see below
 MATRICES = ('camera_matrix', 'distortion_coefficients', 'rectification_matrix', 'projection_matrix')
 ROS = {'image_width', 'image_height', 'camera_name', 'distortion_model', 'camera_model', 'depth_scale', *MATRICES}
 # Kalibr's camera and lens -> ROS's lens.
@@ -61,7 +62,9 @@ def _of_fields(fields: Any) -> tuple[Calibration, float]:
     """Our own form, and the one that ROS's camera_calibration writes."""
     if not isinstance(fields, dict):
         raise ValueError('not a camera calibration: there are no "name: value" lines in it')
-    known = ROS if 'camera_matrix' in fields else OWN
+    known = ROS if 'camera_matrix' in fields else OWN | TOLD
+    if str(fields.get('pose_units', 'm')) not in ('m', 'metres', 'meters'):
+        raise ValueError(f'pose_units are {fields["pose_units"]}: only metres are read')
     _refuse(set(fields) - known, known)
     if 'camera_model' in fields:
         model = str(fields['camera_model'])

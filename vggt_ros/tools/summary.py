@@ -77,7 +77,7 @@ def draw(
 class Sheet:
     """The page: a header, rows of frames as high as the images want, and room for plots below. In inches."""
 
-    WIDTH, HEADER, LOWER, BOTTOM, LEFT, RIGHT, GAP = 18.0, 1.45, 6.75, 0.55, 0.5, 0.95, 0.05
+    WIDTH, HEADER, LOWER, BOTTOM, LEFT, RIGHT, GAP = 18.0, 1.75, 6.75, 0.55, 0.5, 0.95, 0.05
 
     def __init__(self, images: list[np.ndarray], rows: int = 3) -> None:
         self.rows = rows

@@ -70,20 +70,15 @@ def test_names_that_mean_something_elsewhere(name, kind, tmp_path):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_suffixes_and_folders(kind, tmp_path):
-    path = (
-        walk(tmp_path / 'unpacked' / 'walk.bag' if kind == 'ros1' else tmp_path / 'unpacked', kind)
-        if kind != 'ros1'
-        else None
-    )
+    folder = tmp_path / 'unpacked'
     if kind == 'ros1':
-        (tmp_path / 'unpacked').mkdir()
-        path = walk(tmp_path / 'unpacked' / 'walk.bag', kind)
-        file = path
+        folder.mkdir()
+        file = walk(folder / 'walk.bag', kind)
     else:
-        file = storage(path)
+        file = storage(walk(folder, kind))
     shouting = file.rename(file.with_suffix(file.suffix.upper()))
     assert found(shouting)[1] == list(range(6))
-    assert found(tmp_path / 'unpacked')[1] == list(range(6))
+    assert found(folder)[1] == list(range(6))
 
 
 def spoil_metadata(change):

@@ -36,6 +36,8 @@ def recorded_walk(folder: Path) -> Scenario:
         frames.append(Frame(number, item.stamp, image, K, item.frame_id))
         truths.append(FrameTruth(T, K, depth))
         poses.append(T)
+    if sequence.damaged:
+        raise SequenceError(sequence.damaged[0])
     return Scenario(frames, np.stack(poses), truths)
 
 

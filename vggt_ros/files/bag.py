@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from zstandard import ZstdDecompressor, ZstdError
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.bags.finding import find_files, open_storage
 from vggt_ros.files.bags.storage import Channel, Lose, Storage, Stored
-from vggt_ros.files.errors import DamagedError, SequenceError
+from vggt_ros.files.errors import DamagedError, SequenceError, in_a_line
 from vggt_ros.files.sequence import FRAME_ID, EncodedImage, ImageSequence, RawImage, SequenceItem
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -25,8 +25,7 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 CALIBRATION_AGE = 1_000_000_000
 DEPTH = ('16UC1', '32FC1')  # encodings that are depth where there are pictures, too
-# Kinds of messages that hold pictures, but none that can be read here; by a part of their name.
-VIDEO = {'FFMPEGPacket': 'video packets', 'theora': 'video packets', 'CompressedVideo': 'video packets'}
+VIDEO = ('FFMPEGPacket', 'theora', 'CompressedVideo')  # parts of the names of messages that hold packets of a video
 # What deserializing raises for bytes that are not what they should be.
 DAMAGE = (SerdeError, ZstdError, AssertionError, ValueError, KeyError, IndexError, struct.error, MemoryError)
 
@@ -153,11 +152,17 @@ class _Bag:
         kind = stored.channel.kind
         try:
             data = ZstdDecompressor().decompress(stored.data) if self._packed else stored.data
-            if stored.channel.encoding == 'ros1':
-                return get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, kind)
-            return get_typestore(Stores.LATEST).deserialize_cdr(data, kind)
+            return _decoder(stored.channel.encoding)(data, kind)
         except DAMAGE as error:
-            raise DamagedError((str(error) or type(error).__name__).splitlines()[0]) from error
+            raise DamagedError(in_a_line(error)) from error
+
+
+@cache
+def _decoder(encoding: str) -> Callable[[bytes, str], Any]:
+    """(message, kind) -> its fields. A typestore writes the code for a kind when it meets it first, and keeps it."""
+    if encoding == 'ros1':
+        return get_typestore(Stores.ROS1_NOETIC).deserialize_ros1
+    return get_typestore(Stores.LATEST).deserialize_cdr
 
 
 class _LatestCalibration:
@@ -208,7 +213,7 @@ def _others(bag: _Bag) -> str:
     """What else there is that a person would take for images."""
     found = []
     for channel in bag.channels:
-        what = next((words for part, words in VIDEO.items() if part in channel.kind), '')
+        what = 'video packets' if any(part in channel.kind for part in VIDEO) else ''
         if channel.topic.endswith('/compressedDepth'):
             what = 'depth'
         elif channel.kind.endswith(('Image', 'CompressedImage')) and channel.encoding not in ('cdr', 'ros1'):

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 
 
+def in_a_line(error: BaseException) -> str:
+    """What an error of a library says, the first line of it; its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 class SequenceError(ValueError):
     """An input that cannot be read; the message names the file, the place in it, and what was wanted, in one line."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.layouts.finding import find_layout
-from vggt_ros.files.picture import Stretch, read_depth_picture, read_picture
+from vggt_ros.files.picture import Sample, Stretch, read_depth_picture, read_picture
 from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
 from vggt_ros.files.trajectory import Trajectory
 
@@ -37,7 +37,7 @@ class FolderSequence(ImageSequence):
         self._files = layout.pictures
         self.notes = layout.notes
         samples = self._samples()
-        self._size = Counter(sample.shape[1::-1] for sample in samples).most_common(1)[0][0]
+        self._size = Counter(sample.size for sample in samples).most_common(1)[0][0]
         self._stretch = Stretch(samples)
         self._calibration = self._checked(layout.calibration)
         self._stamps = self._choose_stamps(fps)
@@ -46,13 +46,13 @@ class FolderSequence(ImageSequence):
         if self._stretch.note:
             self.notes += (self._stretch.note,)
 
-    def _samples(self) -> list[np.ndarray]:
+    def _samples(self) -> list[Sample]:
         """Some of the pictures, evenly spread. Raises SequenceError when none of those can be read."""
         places = sorted({round(x) for x in np.linspace(0, len(self._files) - 1, min(SAMPLES, len(self._files)))})
         found, problem = [], None
         for place in places:
             try:
-                found.append(read_picture(self._files[place]))
+                found.append(Sample.of(read_picture(self._files[place])))
             except DamagedError as error:
                 problem = problem or error
         if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -73,6 +74,20 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
+class Sample(NamedTuple):
+    """What has to be known of a picture before others are read. size: (width, height). largest: finite value in it."""
+
+    size: tuple[int, int]
+    dtype: np.dtype
+    largest: float
+
+    @classmethod
+    def of(cls, rgb: np.ndarray) -> Sample:
+        """Of a picture, which need not be kept."""
+        finite = rgb[np.isfinite(rgb)] if rgb.dtype == np.float32 else rgb
+        return cls((rgb.shape[1], rgb.shape[0]), rgb.dtype, float(finite.max(initial=0)))
+
+
 class Stretch:
     """From pictures of any type to 8 bits, the same for all of a sequence.
 
@@ -80,15 +95,15 @@ class Stretch:
     and the largest value of the samples white, where that is above 1. note: what was done, empty where nothing was.
     """
 
-    def __init__(self, samples: list[np.ndarray]) -> None:
+    def __init__(self, samples: list[Sample]) -> None:
         self._gain, self.note = 1.0, ''
         kinds = {sample.dtype for sample in samples}
         if np.dtype(np.float32) in kinds:
-            white = max(1.0, *(float(np.nanmax(np.where(np.isfinite(x), x, 0))) for x in samples))
+            white = max(1.0, *(sample.largest for sample in samples))
             self._gain = 255 / white
             self.note = f'pictures of decimal numbers: 0 is taken as black, {white:g} as white'
         elif np.dtype(np.uint16) in kinds:
-            largest = max(int(sample.max()) for sample in samples)
+            largest = max(int(sample.largest) for sample in samples)
             bits = next(bits for bits in DEPTHS if largest < 2**bits)
             self._gain = 255 / (2**bits - 1)
             self.note = f'16-bit pictures with values to {largest}: taken as {bits} bits'

@@ -112,6 +112,11 @@ class ImageSequence(ABC):
         selected = -(-self._count // self._stride)
         return selected if self._limit is None else min(selected, self._limit)
 
+    @property
+    def length(self) -> int | None:
+        """``len()``, None where it is not known before everything is read."""
+        return None if self._count is None else len(self)
+
     @abstractmethod
     def _loaders(self) -> Iterator[Callable[[], SequenceItem]]:
         """One function per picture, in order; only the selected ones are called."""

@@ -1,7 +1,8 @@
-"""Lists and tables as text, whatever program wrote them: byte order marks, line ends, commas or blanks."""
+"""Lists, tables and names, whatever program wrote them: byte order marks, line ends, commas or blanks, numbers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +53,13 @@ def numbers(path: Path, count: int) -> Iterator[tuple[int, list[str], list[float
         if len(values) < count:
             raise SequenceError(f'{path}:{number}: {len(values)} numbers instead of {count}')
         yield number, words, values
+
+
+def natural(stem: str) -> list[tuple[float, str]]:
+    """Sort key of a name without its suffix: numbers count by their value, each piece is (number, '') or (-1, text).
+
+    A name that is a decimal fraction as a whole is one number; elsewhere a point parts two.
+    """
+    if re.fullmatch(r'\d+\.\d+', stem):
+        return [(float(stem), '')]
+    return [(float(x), '') if x.isdecimal() else (-1.0, x) for x in re.split(r'(\d+)', stem) if x]

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vggt_ros.files.bags.names import SUFFIXES
-from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.errors import SequenceError, in_a_line
 from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
 
 VIDEO_FPS = 30.0
@@ -115,4 +115,4 @@ def _nanoseconds(frame: VideoFrame, stream: VideoStream) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    return (getattr(error, 'strerror', '') or str(error) or type(error).__name__).splitlines()[0]
+    return getattr(error, 'strerror', '') or in_a_line(error)

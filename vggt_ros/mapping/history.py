@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vggt_ros.camera import image_size, invert
+from vggt_ros.camera import PixelMap, image_size, invert
 from vggt_ros.files.trajectory import Trajectory
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate
@@ -159,11 +159,7 @@ class History:
 def _keyframe(estimate: Estimate, T_map_camera: np.ndarray) -> _Keyframe:
     frame = estimate.frame
     size = image_size(frame.image)
-    # Of a large camera a smaller picture was kept, see Frame.kept; pixels have their centres at integers.
-    shrunk = np.array(size) / frame.size
-    K = estimate.map.K_to_source(estimate.K).copy()
-    K[:2, 2] += 0.5
-    K[:2] *= shrunk[:, None]
-    K[:2, 2] -= 0.5
+    # Of a large camera a smaller picture was kept, see Frame.kept.
+    K = PixelMap(frame.size, size, (0, 0), size).K_to_network(estimate.map.K_to_source(estimate.K))
     jpeg = cv2.imencode('.jpg', frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return _Keyframe(frame.stamp, T_map_camera, K, size, jpeg.tobytes())

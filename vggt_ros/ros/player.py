@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import EncodedImage, ImageSequence, SequenceItem
+from vggt_ros.files.sequence import EncodedImage, SequenceItem
 from vggt_ros.msg import Status
 from vggt_ros.ros.compat import to_array
 from vggt_ros.ros.messages import ns_to_time
@@ -145,7 +145,7 @@ class Player(Node):
         for note in self.sequence.notes:
             self.get_logger().info(note)
         self._wait_for_receivers()
-        length = _length(self.sequence)
+        length = self.sequence.length
         self.get_logger().info(f'playing {length or "the"} images of {self.sequence.path}')
         with Progress(self, None if self.settings['loop'] else length) as progress:
             while True:
@@ -278,13 +278,6 @@ class Progress:
         if self._bar.disable and time.monotonic() - self._last > self._player.settings['report_every']:
             self._last = time.monotonic()
             self._player.get_logger().info(self._text())
-
-
-def _length(sequence: ImageSequence) -> int | None:
-    try:
-        return len(sequence)
-    except TypeError:
-        return None
 
 
 def main(args: list[str] | None = None) -> int:

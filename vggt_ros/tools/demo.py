@@ -72,7 +72,7 @@ def _open(settings: RunSettings, folder: Path) -> ImageSequence:
         sequence = open_sequence(
             path, fps=settings.fps, topic=settings.topic, stride=settings.frame_stride, limit=settings.limit
         )
-        if _length(sequence) == 1:
+        if sequence.length == 1:
             raise SequenceError(f'{path}: one picture alone; motion and depth want two at least')
         return sequence
     except FileNotFoundError as error:
@@ -152,15 +152,7 @@ def report(recorded: Recorded, accuracy: RunAccuracy, notes: Sequence[str] = ())
 
 
 def _extent(sequence: ImageSequence) -> str:
-    length = _length(sequence)
-    return '' if length is None else f', {length} images'
-
-
-def _length(sequence: ImageSequence) -> int | None:
-    try:
-        return len(sequence)
-    except TypeError:
-        return None
+    return '' if sequence.length is None else f', {sequence.length} images'
 
 
 def parse(arguments: list[str] | None = None) -> RunSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ from mcap.summary import Summary
 from zstandard import ZstdError
 
 from vggt_ros.files.bags.storage import Channel, Lose, Storage, Stored, kind_of_ros2, with_slash
-from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.errors import SequenceError, in_a_line
 
 # What the library and the decompressors below it raise for bytes that are not what they should be.
 DAMAGE = (
@@ -42,6 +42,7 @@ class McapFile(Storage):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._counted: Counter[int] = Counter()  # messages by channel, where nothing but a whole reading tells
         try:
             self._file = path.open('rb')
         except OSError as error:
@@ -66,16 +67,15 @@ class McapFile(Storage):
             summary = SeekingReader(self._file, record_size_limit=LARGEST).get_summary()
         except (*DAMAGE, OSError) as error:
             summary, self.notes = None, (f'{self.path.name} has no index ({error}): read from its beginning',)
-        if summary is not None and summary.channels and (summary.chunk_indexes or not self._has_chunks()):
-            return summary
+        if summary is not None and summary.channels:
+            statistics = summary.statistics
+            if summary.chunk_indexes or (statistics is not None and not statistics.chunk_count):
+                return summary
         return self._scan()
-
-    def _has_chunks(self) -> bool:
-        return any(isinstance(record, Chunk) for record in self._records(lambda _: None))
 
     def _scan(self) -> Summary:
         """Everything but the messages, from a whole reading of the file."""
-        summary, self._counted = Summary(), Counter[int]()
+        summary = Summary()
         try:
             for record in self._inside(lambda _: None):
                 if isinstance(record, Schema):
@@ -93,9 +93,9 @@ class McapFile(Storage):
     def _counts(self) -> dict[int, int]:
         if (statistics := self._summary.statistics) is not None and statistics.channel_message_counts:
             return dict(statistics.channel_message_counts)
-        if not hasattr(self, '_counted'):
-            self._counted = Counter(x.channel_id for x in self._inside(lambda _: None) if isinstance(x, Message))
-        return dict(self._counted)
+        if not self._counted:
+            self._counted.update(x.channel_id for x in self._inside(lambda _: None) if isinstance(x, Message))
+        return self._counted
 
     def _records(self, lose: Lose) -> Iterator[object]:
         """All records from the beginning, chunks as a whole; ends where the file does, or where it is damaged."""
@@ -109,7 +109,7 @@ class McapFile(Storage):
             except (*DAMAGE, OSError) as error:
                 if self._file.tell() <= 8:
                     raise SequenceError(f'{self.path}: not a readable bag: {error}') from error
-                lose(f'{self.path.name} ends at byte {self._file.tell()} ({_words(error)})')
+                lose(f'{self.path.name} ends at byte {self._file.tell()} ({in_a_line(error)})')
                 return
             yield record
 
@@ -121,11 +121,11 @@ class McapFile(Storage):
             else:
                 yield record
 
-    def _broken_up(self, chunk: Chunk, lose: Lose, where: str) -> list[object]:
+    def _broken_up(self, chunk: Chunk, lose: Lose, where: str) -> Sequence[object]:
         try:
-            return list(breakup_chunk(chunk, validate_crc=True))
+            return breakup_chunk(chunk, validate_crc=True)
         except DAMAGE as error:
-            lose(f'{self.path.name}: the chunk {where} is damaged ({_words(error)})')
+            lose(f'{self.path.name}: the chunk {where} is damaged ({in_a_line(error)})')
             return []
 
     def messages(self, channels: Collection[Channel], lose: Lose) -> Iterator[Stored]:
@@ -149,16 +149,12 @@ class McapFile(Storage):
         while waiting:
             yield heapq.heappop(waiting)[2]
 
-    def _chunk(self, index: ChunkIndex, lose: Lose) -> list[object]:
+    def _chunk(self, index: ChunkIndex, lose: Lose) -> Sequence[object]:
         where = f'at byte {index.chunk_start_offset}'
         try:
             self._file.seek(index.chunk_start_offset + 1 + 8)
             chunk = Chunk.read(ReadDataStream(self._file))
         except (*DAMAGE, OSError) as error:
-            lose(f'{self.path.name}: the chunk {where} is damaged ({_words(error)})')
+            lose(f'{self.path.name}: the chunk {where} is damaged ({in_a_line(error)})')
             return []
         return self._broken_up(chunk, lose, where)
-
-
-def _words(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path, PurePath
+
+from vggt_ros.files.text import natural
 
 METADATA = 'metadata.yaml'
 SUFFIXES = ('.bag', '.mcap', '.db3')
@@ -37,4 +38,4 @@ def stem_of(path: Path) -> str:
 def storages_in(folder: Path) -> list[Path]:
     """Files of a folder that are storages by their names, in natural order."""
     found = [x for x in folder.iterdir() if x.is_file() and not x.name.startswith('.') and kind_of(x) in SUFFIXES]
-    return sorted(found, key=lambda x: [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', x.name)])
+    return sorted(found, key=lambda x: natural(x.name))

@@ -10,7 +10,7 @@ from pathlib import Path
 from rosbags.rosbag1 import Reader, ReaderError
 
 from vggt_ros.files.bags.storage import Channel, Lose, Storage, Stored, kind_of_ros2, with_slash
-from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.errors import SequenceError, in_a_line
 
 # What the library and the decompressors below it raise for bytes that are not what they should be.
 DAMAGE = (
@@ -66,8 +66,7 @@ class Ros1File(Storage):
             try:
                 yield from self._between(wanted, start, stop)
             except DAMAGE as error:
-                words = (str(error) or type(error).__name__).splitlines()[0]
-                lose(f'{self.path.name}: a chunk at {start / 1e9:.3f} s is damaged ({words})')
+                lose(f'{self.path.name}: a chunk at {start / 1e9:.3f} s is damaged ({in_a_line(error)})')
 
     def _between(self, wanted: dict[int, Channel], start: int | None, stop: int | None) -> Iterator[Stored]:
         connections = [self._connections[key] for key in wanted]

@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
 from vggt_ros.calibration import Calibration
-from vggt_ros.files.errors import SequenceError
-from vggt_ros.files.layouts.layout import Layout, natural
-from vggt_ros.files.text import read_text
+from vggt_ros.files.errors import SequenceError, in_a_line
+from vggt_ros.files.layouts.layout import Layout
+from vggt_ros.files.text import natural, read_text
 
 MODELS = (
     'sparse/0',
@@ -121,7 +121,7 @@ def _read_binary(model: Path) -> tuple[dict[int, Calibration], list[_View]]:
     try:
         found = pycolmap.Reconstruction(model)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise SequenceError(f'{model}: not a COLMAP model ({str(error).splitlines()[0]})') from error
+        raise SequenceError(f'{model}: not a COLMAP model ({in_a_line(error)})') from error
     cameras = {
         number: _calibration(model, one.model.name, (one.width, one.height), list(one.params))
         for number, one in found.cameras.items()

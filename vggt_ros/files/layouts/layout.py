@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.sequence import IMAGE_SUFFIXES
+from vggt_ros.files.text import natural
 from vggt_ros.files.trajectory import Trajectory
 
 
@@ -45,16 +45,6 @@ def pictures_in(folder: Path) -> list[Path]:
     """Files that are pictures by their names, in natural order (2 before 10, 0.05 before 0.4); hidden ones are not."""
     found = [x for x in folder.iterdir() if x.suffix.lower() in IMAGE_SUFFIXES and not x.name.startswith('.')]
     return sorted((x for x in found if x.is_file()), key=lambda x: (natural(x.stem), x.suffix))
-
-
-def natural(stem: str) -> list[tuple[float, str]]:
-    """Sort key of a name without its suffix: numbers count by their value, each piece is (number, '') or (-1, text).
-
-    A name that is a decimal fraction as a whole is one number; elsewhere a point parts two.
-    """
-    if re.fullmatch(r'\d+\.\d+', stem):
-        return [(float(stem), '')]
-    return [(float(x), '') if x.isdecimal() else (-1.0, x) for x in re.split(r'(\d+)', stem) if x]
 
 
 def nearest(stamps: Sequence[int], candidates: Sequence[int], bound: int) -> list[int | None]:

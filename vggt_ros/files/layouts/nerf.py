@@ -14,9 +14,9 @@ import numpy as np
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import SequenceError
-from vggt_ros.files.layouts.layout import Layout, natural
+from vggt_ros.files.layouts.layout import Layout
 from vggt_ros.files.sequence import IMAGE_SUFFIXES
-from vggt_ros.files.text import read_text
+from vggt_ros.files.text import natural, read_text
 
 NAMES = ('transforms.json', 'transforms_train.json')
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # x right, y up, z backwards -> x right, y down, z forwards

@@ -13,9 +13,9 @@ import numpy as np
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import SequenceError
-from vggt_ros.files.layouts.layout import Layout, beside, natural, pictures_in
+from vggt_ros.files.layouts.layout import Layout, beside, pictures_in
 from vggt_ros.files.layouts.plain import one_for_each, read_matrices
-from vggt_ros.files.text import numbers, read_text
+from vggt_ros.files.text import natural, numbers, read_text
 
 SEVEN_SCENES_K = (585.0, 0.0, 320.0, 0.0, 585.0, 240.0, 0.0, 0.0, 1.0)  # the dataset's page; colour is not registered
 

@@ -188,3 +188,30 @@ def test_linear_algebra_takes_no_core_from_others():
     asked, threads = found()
     assert asked == 1
     assert threads < found(OPENBLAS_NUM_THREADS='4')[1]
+
+
+def test_a_thread_at_work_does_not_keep_others_waiting():
+    """Calls beside a thread of pure Python, by turns as Python and as the node lets threads change places."""
+    text = """
+import sys, threading, time
+from vggt_ros.ros.process import take_turns
+def work():
+    while True:
+        sum(range(100))
+threading.Thread(target=work, daemon=True).start()
+def calls():
+    started = time.perf_counter()
+    for _ in range(50):
+        time.sleep(0.0005)  # as a call of torch that lets others in
+    return time.perf_counter() - started
+python = sys.getswitchinterval()
+before, after = [], []
+for _ in range(5):
+    sys.setswitchinterval(python)
+    before.append(calls())
+    take_turns()
+    after.append(calls())
+print(sorted(before)[2] / sorted(after)[2])
+"""
+    result = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, timeout=120)
+    assert float(result.stdout) > 2

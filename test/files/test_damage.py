@@ -120,6 +120,7 @@ def test_wrong_bytes_raise_nothing_that_is_not_declared(made, part, tmp_path):
         ('tum', 'calibration.txt', b'', 'there are no numbers in it'),
         ('tum', 'groundtruth.txt', b'99999999999999 0 0 0 0 0 0 1\n', 'is not a time in seconds'),
         ('euroc', 'mav0/cam0/data.csv', b'99999999999999999999,a.png\n', 'is not a time in nanoseconds'),
+        ('kitti', 'poses/07.txt', b' ', '0 poses for 4 pictures'),
         ('colmap', 'sparse/0/cameras.txt', b'', 'there is no camera 1 in it'),
         (
             'raw kitti',

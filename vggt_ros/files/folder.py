@@ -52,7 +52,7 @@ class FolderSequence(ImageSequence):
         found, problem = [], None
         for place in places:
             try:
-                found.append(Sample.of(read_picture(self._files[place])))
+                found.append(Sample.of(self._files[place]))
             except DamagedError as error:
                 problem = problem or error
         if not found:

@@ -18,6 +18,8 @@ END_OF_JPEG = b'\xff\xd9'
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras
 MOST_PIXELS = 200_000_000
 DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # of EXIF
+PNG_BITS = 24  # byte of a PNG file that says how many bits a sample has
 TAIL = 4096  # bytes at the end of a JPEG file in which its end must be marked: some programs add to it
 
 
@@ -51,15 +53,30 @@ def read_depth_picture(path: Path) -> np.ndarray | None:
     return raw if raw.dtype == np.uint16 and raw.ndim == 2 else None
 
 
-def _check_size(path: Path, data: bytes) -> None:
-    """Refuse what promises more pixels than there can be, before anybody makes room for them. Raises DamagedError."""
+class _Header(NamedTuple):
+    """What a file says of its picture. size: (width, height) as stored. turn: EXIF orientation, 1 where it has none."""
+
+    size: tuple[int, int]
+    format: str
+    turn: int
+
+
+def _header(data: bytes) -> _Header | None:
+    """None where Pillow does not know the format: what reads it may, or says what is wrong."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of large pictures, which are welcome
-            with Image.open(io.BytesIO(data)) as header:
-                width, height = header.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return  # what reads it may know the format, or says what is wrong
+            warnings.simplefilter('ignore')  # of large pictures, which are welcome, and of odd entries
+            with Image.open(io.BytesIO(data)) as image:
+                return _Header(image.size, image.format or '', image.getexif().get(ORIENTATION, 1))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _check_size(path: Path, data: bytes) -> None:
+    """Refuse what promises more pixels than there can be, before anybody makes room for them. Raises DamagedError."""
+    if (header := _header(data)) is None:
+        return
+    width, height = header.size
     if width * height > MOST_PIXELS or width * height > DENSEST * len(data):
         raise DamagedError(f'{path}: {width}x{height} pixels cannot be in {len(data)} bytes, or are too many')
 
@@ -75,17 +92,34 @@ def _bytes(path: Path) -> bytes:
 
 
 class Sample(NamedTuple):
-    """What has to be known of a picture before others are read. size: (width, height). largest: finite value in it."""
+    """What has to be known of a picture before others are read.
+
+    size: (width, height). largest: finite value in it; 255 where it has 8 bits.
+    """
 
     size: tuple[int, int]
     dtype: np.dtype
     largest: float
 
     @classmethod
-    def of(cls, rgb: np.ndarray) -> Sample:
-        """Of a picture, which need not be kept."""
+    def of(cls, path: Path) -> Sample:
+        """Of a file, of which no more is decoded than needed. Raises DamagedError."""
+        size = _size_of_eight_bits(_bytes(path))
+        if size is not None:
+            return cls(size, np.dtype(np.uint8), 255.0)
+        rgb = read_picture(path)
         finite = rgb[np.isfinite(rgb)] if rgb.dtype == np.float32 else rgb
         return cls((rgb.shape[1], rgb.shape[0]), rgb.dtype, float(finite.max(initial=0)))
+
+
+def _size_of_eight_bits(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG or PNG file of 8 bits as :func:`read_picture` gives it; None when it must be read."""
+    header = _header(data)
+    if header is not None and header.format == 'JPEG':
+        return header.size[::-1] if header.turn in LYING else header.size
+    if header is not None and header.format == 'PNG' and header.turn == 1 and data[PNG_BITS] <= 8:
+        return header.size
+    return None
 
 
 class Stretch:

@@ -177,5 +177,5 @@ def read_matrices(path: Path, columns: int) -> np.ndarray:
     """(N, 4, 4) from lines of 12 or 16 numbers, rows first."""
     found = [values[:columns] for _, _, values in numbers(path, columns)]
     poses = np.tile(np.eye(4), (len(found), 1, 1))
-    poses[:, :3] = np.array(found).reshape(len(found), -1, 4)[:, :3]
+    poses[:, :3] = np.array(found).reshape(len(found), columns // 4, 4)[:, :3]
     return poses

@@ -111,8 +111,13 @@ def two_cameras(folder: Path) -> None:
         pictures(folder / 'images' / side)
 
 
-def heic(folder: Path) -> None:
+def broken_heic(folder: Path) -> None:
+    """Which is refused where it is installed, too."""
     (folder / 'IMG_0001.HEIC').write_bytes(b'\0\0\0\x18ftypheic')
+
+
+def raw_photograph(folder: Path) -> None:
+    (folder / 'IMG_0001.CR3').write_bytes(b'\0\0\0\x18ftypcrx ')
 
 
 def dataset(make: Callable[[Path], None]) -> Callable[[Path], Path]:
@@ -254,6 +259,7 @@ CASES: dict[str, tuple[str, list[Case]]] = {
         [
             Case('a folder of PNG, JPEG, BMP, TIFF, WebP, PGM, PPM', 'any', pictures, NOTED, ASSUMED),
             Case('WebP', 'any', lambda f: pictures(f, 'webp'), NOTED, ASSUMED),
+            Case('AVIF', 'any', by_pillow('avif', 'RGB', quality=90), NOTED, ASSUMED),
             Case('JPEG, turned by EXIF', 'phones', turned, NOTED, ASSUMED),
             Case('the same, one not turned', 'phones', lambda f: turned(f, (0,)), NOTED, ASSUMED),
             Case('JPEG in CMYK', 'layout programs', by_pillow('jpg', 'CMYK', quality=95), NOTED, ASSUMED),
@@ -320,7 +326,10 @@ CASES: dict[str, tuple[str, list[Case]]] = {
                 REFUSED,
                 'give one of them: images/left .6 pictures',
             ),
-            Case('HEIC, AVIF, JPEG XL, raw photographs', 'phones, cameras', heic, REFUSED, 'convert them to jpg'),
+            Case(
+                'HEIC where pillow-heif is not installed', 'phones', broken_heic, REFUSED, 'cannot be read as a picture'
+            ),
+            Case('JPEG XL, raw photographs', 'cameras', raw_photograph, REFUSED, 'convert them to jpg'),
         ],
     ),
     "Datasets, from their roots or a camera's folder": (

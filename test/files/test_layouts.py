@@ -1,6 +1,7 @@
 """Datasets in their exact layouts: pictures, stamps, calibration, true poses and depth come out as they were put in."""
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -369,9 +370,30 @@ def test_what_lies_among_the_pictures_is_left_out_and_told(tmp_path):
         open_sequence(tmp_path)
 
 
+def test_heic_of_a_phone(tmp_path):
+    """Among photographs that it made as JPEG."""
+    pillow_heif = pytest.importorskip('pillow_heif')
+    from PIL import Image
+
+    pillow_heif.register_heif_opener()
+    for i in range(4):
+        Image.fromarray(picture(i)).save(tmp_path / f'IMG_{i}.{"heic" if i % 2 else "jpg"}', quality=95)
+    items = list(open_sequence(tmp_path))
+    assert [item.index for item in items] == [0, 1, 2, 3]
+    for i, item in enumerate(items):
+        np.testing.assert_allclose(item.image.to_rgb().astype(int), picture(i), atol=12)
+
+
+def test_what_is_missing_to_read_heic_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    (tmp_path / 'IMG_1.HEIC').write_bytes(b'\0\0\0\x18ftypheic')
+    with pytest.raises(SequenceError, match=r'IMG_1.HEIC: cannot be read as a picture: pip install pillow-heif'):
+        open_sequence(tmp_path)
+
+
 def test_formats_that_are_not_read_are_named(tmp_path):
-    (tmp_path / 'IMG_1.HEIC').write_bytes(b'ftypheic')
-    with pytest.raises(SequenceError, match=r'1 files like \*.HEIC, which are not read: convert them'):
+    (tmp_path / 'IMG_1.CR3').write_bytes(b'ftypheic')
+    with pytest.raises(SequenceError, match=r'1 files like \*.CR3, which are not read: convert them'):
         open_sequence(tmp_path)
 
 

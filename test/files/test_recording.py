@@ -219,6 +219,9 @@ def test_a_recording_holds_what_was_written(tmp_path):
     trajectory = read_tum(folder / recording.TRAJECTORY)
     assert trajectory.stamps.tolist() == [START + i * 100_000_001 for i in (0, 1, 2, 4)]
     assert np.allclose(trajectory.T_world_camera[:3], np.stack([x.pose for x in frames]), atol=1e-8)
+    first = np.linalg.inv(frames[0].pose)
+    rows = np.loadtxt(folder / recording.KITTI).reshape(-1, 3, 4)
+    assert np.allclose(rows[:3], [(first @ x.pose)[:3] for x in frames], atol=1e-8)
     names = [f'{i:06d}.png' for i in range(4)]
     assert sorted(x.name for x in (folder / recording.DEPTH).iterdir()) == names
     assert sorted(x.name for x in (folder / recording.CONFIDENCE).iterdir()) == names
@@ -240,6 +243,9 @@ def test_epochs_are_not_mixed(tmp_path):
     assert len(read_tum(tmp_path / 'trajectory_epoch_4.txt')) == 1
     assert len(read_ply(tmp_path / 'cloud.ply')[0]) > 100
     assert len(read_ply(tmp_path / 'cloud_epoch_4.ply')[0]) > 100
+    assert np.loadtxt(tmp_path / 'trajectory_kitti.txt').shape == (2, 12)
+    assert np.allclose(np.loadtxt(tmp_path / 'trajectory_kitti_epoch_4.txt').reshape(3, 4), np.eye(4)[:3])
+    assert {'cloud.glb', 'cloud_epoch_4.glb'} <= {x.name for x in tmp_path.iterdir()}
 
 
 def test_a_second_recording_never_touches_the_first(tmp_path):

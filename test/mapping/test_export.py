@@ -19,7 +19,7 @@ from vggt_ros.files.cloud import read_ply
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.trajectory import Trajectory, read_tum
 from vggt_ros.mapping import export
-from vggt_ros.mapping.export import MapExportError, NoMapError, SavedMap, save_map
+from vggt_ros.mapping.export import FILES, MapExportError, NoMapError, SavedMap, save_map
 from vggt_ros.mapping.history import Pinhole
 from vggt_ros.mapping.voxel_map import MapCloud
 from vggt_ros.types import Scale
@@ -75,8 +75,12 @@ def test_everything_is_read_back_as_it_was(tmp_path):
     np.testing.assert_array_equal(again.stamps, saved.trajectory.stamps)
     np.testing.assert_allclose(again.T_world_camera[:, :3, 3], saved.trajectory.T_world_camera[:, :3, 3], atol=1e-9)
     np.testing.assert_allclose(again.T_world_camera, saved.trajectory.T_world_camera, rtol=0, atol=3e-9)
+    poses = saved.trajectory.T_world_camera
+    rows = np.loadtxt(folder / 'trajectory_kitti.txt').reshape(-1, 3, 4)
+    np.testing.assert_allclose(rows, (invert(poses[0]) @ poses)[:, :3], rtol=0, atol=1e-8)
     fields = json.loads((folder / 'metadata.json').read_text())
     assert (fields['unit'], fields['scale'], fields['epoch'], fields['points']) == ('metres', 'METRIC', 3, 500)
+    assert set(os.listdir(folder)) - {'colmap'} == FILES - {'colmap'}
 
 
 def test_the_pictures_of_the_model_are_there_and_the_folder_can_be_opened_again(tmp_path):
@@ -208,7 +212,7 @@ def test_without_pycolmap_the_rest_is_saved_and_it_is_said(tmp_path, without):
     answer = save_map(tmp_path / 'map', made_map())
     assert 'no COLMAP model' in answer
     assert 'pip install "pycolmap' in answer
-    assert sorted(os.listdir(tmp_path / 'map')) == ['images', 'map.pcd', 'map.ply', 'metadata.json', 'trajectory.txt']
+    assert set(os.listdir(tmp_path / 'map')) == FILES - {'colmap'}
 
 
 def test_open3d_is_not_needed(tmp_path, without):
@@ -231,7 +235,7 @@ def test_a_map_takes_the_place_of_the_one_from_before(tmp_path, without, monkeyp
     without('pycolmap')
     save_map(tmp_path / 'map', made_map(2), replace=True)
     assert os.listdir(tmp_path) == ['map']
-    assert sorted(os.listdir(tmp_path / 'map')) == ['images', 'map.pcd', 'map.ply', 'metadata.json', 'trajectory.txt']
+    assert set(os.listdir(tmp_path / 'map')) == FILES - {'colmap'}
     np.testing.assert_array_equal(points_in(tmp_path / 'map'), made_map(2).cloud.xyz)
 
 

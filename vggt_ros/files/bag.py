@@ -40,7 +40,7 @@ class BagSequence(ImageSequence):
     """
 
     def __init__(self, path: Path, topic: str | None, stride: int, limit: int | None) -> None:
-        self._files = find_files(path)
+        self.kind, self._files = 'bag', find_files(path)
         with _Bag(self._files.files, self._files.packed) as bag:
             self.topic = _choose_topic(path, bag, topic)
             self._info_topic = _camera_info_topic(self.topic, bag.channels)

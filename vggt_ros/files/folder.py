@@ -35,7 +35,7 @@ class FolderSequence(ImageSequence):
         self.layout = layout = find_layout(path)
         super().__init__(path, len(layout.pictures), stride, limit)
         self._files = layout.pictures
-        self.notes = layout.notes
+        self.kind, self.notes = layout.name, layout.notes
         samples = self._samples()
         self._size = Counter(sample.size for sample in samples).most_common(1)[0][0]
         self._stretch = Stretch(samples)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, features
 
-from vggt_ros.files.errors import DamagedError
+from vggt_ros.files.errors import DamagedError, in_a_line
 
-JPEG = {'.jpg', '.jpeg'}
+JPEG, HEIC = {'.jpg', '.jpeg'}, {'.heic', '.heif'}
+BY_PILLOW = HEIC | {'.avif'}  # what OpenCV does not read everywhere
 END_OF_JPEG = b'\xff\xd9'
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras
 MOST_PIXELS = 200_000_000
@@ -30,6 +31,8 @@ def read_picture(path: Path) -> np.ndarray:
     """
     data = _bytes(path)
     _check_size(path, data)
+    if path.suffix.lower() in BY_PILLOW:
+        return _by_pillow(path, data)
     if path.suffix.lower() in JPEG and END_OF_JPEG not in data[-TAIL:]:
         raise DamagedError(f'{path}: the JPEG file is cut off')
     try:
@@ -41,6 +44,25 @@ def read_picture(path: Path) -> np.ndarray:
     if bgr.dtype == np.float64:
         bgr = bgr.astype(np.float32)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _by_pillow(path: Path, data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises DamagedError."""
+    remedy = ''
+    if path.suffix.lower() in HEIC:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            remedy = ': pip install pillow-heif, or convert it to jpg'
+        else:
+            register_heif_opener()
+    elif not features.check('avif'):
+        remedy = ': needs Pillow 11.3 or later, or convert it to jpg'
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+    except (OSError, ValueError, SyntaxError, RuntimeError) as error:
+        raise DamagedError(f'{path}: cannot be read as a picture{remedy or f" ({in_a_line(error)})"}') from error
 
 
 def read_depth_picture(path: Path) -> np.ndarray | None:

@@ -1,14 +1,15 @@
 """A folder with what the node published: trajectory, pictures, cloud, bag and a summary of the run. No ROS here.
 
     trajectory.txt    TUM, camera-to-world, optical axes, stamps exact; written pose by pose
+    trajectory_kitti.txt  the same poses as KITTI's odometry has them
     depth/NNNNNN.png  and confidence/NNNNNN.png, colours for people; frames.txt lists number and stamp, and behind a #
                       in its first line how the input was read
-    cloud.ply         all frames in one world, coloured
+    cloud.ply         all frames in one world, coloured; cloud.glb: with the camera's way, for viewers of models
     outputs/          a ROS 2 bag (MCAP) of every output topic
     status.json       counts, rates, states, scale
 
 After a reset of the map a new epoch begins, which must not be mixed with the one before: its trajectory and cloud go to
-``trajectory_epoch_N.txt`` and ``cloud_epoch_N.ply``.
+``trajectory_epoch_N.txt``, ``cloud_epoch_N.ply`` and the like.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import numpy as np
 
 from vggt_ros.files.bag_writer import BagWriter
 from vggt_ros.files.cloud import CloudBuilder, write_ply, write_whole
+from vggt_ros.files.glb import write_glb
 from vggt_ros.files.pictures import UNITS, DepthRange, confidence_picture, depth_picture
-from vggt_ros.files.trajectory import format_stamp, tum_header, tum_lines
+from vggt_ros.files.trajectory import format_stamp, kitti_lines, tum_header, tum_lines
 from vggt_ros.types import Scale
 
-TRAJECTORY, FRAMES, DEPTH, CONFIDENCE = 'trajectory.txt', 'frames.txt', 'depth', 'confidence'
-CLOUD, BAG, STATUS, SUMMARY = 'cloud.ply', 'outputs', 'status.json', 'summary.png'
-FILES = (TRAJECTORY, FRAMES, DEPTH, CONFIDENCE, CLOUD, BAG, STATUS, SUMMARY)
+TRAJECTORY, KITTI, FRAMES = 'trajectory.txt', 'trajectory_kitti.txt', 'frames.txt'
+DEPTH, CONFIDENCE, CLOUD, MODEL = 'depth', 'confidence', 'cloud.ply', 'cloud.glb'
+BAG, STATUS, SUMMARY = 'outputs', 'status.json', 'summary.png'
+FILES = (TRAJECTORY, KITTI, FRAMES, DEPTH, CONFIDENCE, CLOUD, MODEL, BAG, STATUS, SUMMARY)
 
 
 class OutputError(RuntimeError):
@@ -102,6 +105,8 @@ class RecordingWriter:
         self.frames = 0
         self._voxel = voxel
         self._trajectory: TextIO | None = None
+        self._kitti: TextIO | None = None
+        self._way: list[np.ndarray] = []  # poses of this epoch
         self._epoch: int | None = None
         self._first_epoch: int | None = None
         self._cloud: CloudBuilder | None = None
@@ -132,9 +137,15 @@ class RecordingWriter:
             _write_picture(self.folder / CONFIDENCE / f'{name}.png', confidence_picture(frame.confidence))
         if frame.pose is not None:
             assert self._trajectory is not None
-            with writing(Path(self._trajectory.name)):
-                self._trajectory.write(tum_lines([frame.stamp], frame.pose[None]))
-                self._trajectory.flush()
+            assert self._kitti is not None
+            self._way.append(frame.pose)
+            for file, line in (
+                (self._trajectory, tum_lines([frame.stamp], frame.pose[None])),
+                (self._kitti, kitti_lines(frame.pose[None], self._way[0])),
+            ):
+                with writing(Path(file.name)):
+                    file.write(line)
+                    file.flush()
             if self._cloud is not None and frame.xyz is not None and frame.rgb is not None:
                 self._cloud.add(frame.xyz, frame.rgb, frame.pose)
         with writing(self.folder / FRAMES):
@@ -151,18 +162,25 @@ class RecordingWriter:
         with writing(path):
             self._trajectory = path.open('w')
             self._trajectory.write(tum_header())
+        path = self._of_epoch(KITTI)
+        with writing(path):
+            self._kitti = path.open('w')
+        self._way = []
         self._range = None
         self._cloud = CloudBuilder(voxel=self._voxel)
 
     def _end_epoch(self) -> None:
-        if self._trajectory is not None:
-            with writing(Path(self._trajectory.name)):
-                self._trajectory.close()
+        for file in (self._trajectory, self._kitti):
+            if file is not None:
+                with writing(Path(file.name)):
+                    file.close()
         if self._cloud is not None:
             xyz, rgb = self._cloud.result()
             if len(xyz):
                 with writing(self._of_epoch(CLOUD)):
                     write_ply(self._of_epoch(CLOUD), xyz, rgb)
+                with writing(self._of_epoch(MODEL)):
+                    write_glb(self._of_epoch(MODEL), xyz, rgb, np.array([pose[:3, 3] for pose in self._way]))
 
     def _of_epoch(self, name: str) -> Path:
         if self._epoch == self._first_epoch:
@@ -174,7 +192,7 @@ class RecordingWriter:
         """After an OutputError: leave what is there in a readable state."""
         with suppress(OSError):
             self.bag.close()
-        for file in (self._frames, self._trajectory):
+        for file in (self._frames, self._trajectory, self._kitti):
             if file is not None:
                 with suppress(OSError):
                     file.close()

@@ -18,7 +18,7 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.trajectory import Trajectory
 
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
+IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.pgm', '.ppm', '.avif', '.heic', '.heif'}
 FRAME_ID = 'camera_optical_frame'
 
 
@@ -73,12 +73,14 @@ class SequenceItem:
 class ImageSequence(ABC):
     """Pictures in the order of the input; iterating again starts again.
 
-    path: what was opened. topic: of a bag, else None. trajectory: true camera poses, where the input has them.
-    notes: what a user should know about how the input was read. damaged: what could not be used, in words, since the
-    newest iteration began, and lost: how many pictures that were; its neighbours are used all the same.
+    path: what was opened. kind: what that is, in a word or two. topic: of a bag, else None. trajectory: true camera
+    poses, where the input has them. notes: what a user should know about how the input was read. damaged: what could
+    not be used, in words, since the newest iteration began, and lost: how many pictures that were; its neighbours are
+    used all the same.
     ``len()`` is known for folders and bags and mostly for videos (an estimate of the container); TypeError otherwise.
     """
 
+    kind: str
     topic: str | None = None
     trajectory: Trajectory | None = None
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Trajectories as TUM text: ``t tx ty tz qx qy qz qw``, one pose a line, camera-to-world; first the unit of lengths."""
+"""Trajectories as text: TUM's, ``t tx ty tz qx qy qz qw``, first the unit of lengths; and KITTI's."""
 
 from __future__ import annotations
 
@@ -128,3 +128,15 @@ def tum_lines(stamps: Iterable[int], poses: np.ndarray) -> str:
         values = ' '.join(f'{value:.9f}' for value in (*position, *quaternion))
         lines.append(f'{format_stamp(int(stamp))} {values}\n')
     return ''.join(lines)
+
+
+def write_kitti(path: Path | str, trajectory: Trajectory) -> None:
+    """Write a trajectory as KITTI's odometry has it, see :func:`kitti_lines`: without stamps."""
+    poses = trajectory.T_world_camera
+    Path(path).write_text(kitti_lines(poses, poses[0]) if len(poses) else '')
+
+
+def kitti_lines(poses: np.ndarray, first: np.ndarray) -> str:
+    """Poses (N, 4, 4) as (3, 4) matrices, each row by row in a line: camera-to-world, the world is the first camera."""
+    matrices = (np.linalg.inv(first) @ poses)[:, :3].reshape(-1, 12)
+    return ''.join(' '.join(f'{value:.9e}' for value in row) + '\n' for row in matrices)

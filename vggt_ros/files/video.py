@@ -29,7 +29,7 @@ class VideoSequence(ImageSequence):
     """
 
     def __init__(self, path: Path, fps: float | None, stride: int, limit: int | None) -> None:
-        self._file = path
+        self.kind, self._file = 'video', path
         with self._open() as container:
             stream = _stream(path, container)
             frames, rate = stream.frames, float(stream.average_rate or stream.guessed_rate or 0)

@@ -1,8 +1,10 @@
-"""The map as files that other tools open: cloud (PLY, PCD), trajectory (TUM), COLMAP model, and what the unit is.
+"""The map as files that other tools open: cloud (PLY, PCD, GLB), trajectory (TUM, KITTI), COLMAP model, the unit.
 
 folder/
   map.ply, map.pcd     points with colours
+  map.glb              the same with the camera's way, for browsers and viewers of models
   trajectory.txt       TUM, camera-to-world
+  trajectory_kitti.txt   the same poses, as KITTI's odometry has them
   images/              the keyframes' pictures, named by their stamps in nanoseconds
   colmap/              cameras, frames, images, points3D, rigs .bin: camera-from-world poses of those pictures, no
                        observations; only where pycolmap is installed
@@ -31,15 +33,16 @@ import numpy as np
 
 from vggt_ros.camera import invert
 from vggt_ros.files.cloud import write_pcd, write_ply
-from vggt_ros.files.trajectory import UNITS, Trajectory, write_tum
+from vggt_ros.files.glb import write_glb
+from vggt_ros.files.trajectory import UNITS, Trajectory, write_kitti, write_tum
 from vggt_ros.mapping.history import Pinhole
 from vggt_ros.mapping.voxel_map import MapCloud
 from vggt_ros.types import Scale
 
 BYTES_PER_POINT = 128  # in all files together, generously
-PLY, PCD, TRAJECTORY, COLMAP, METADATA = 'map.ply', 'map.pcd', 'trajectory.txt', 'colmap', 'metadata.json'
-IMAGES = 'images'
-FILES = {PLY, PCD, TRAJECTORY, COLMAP, METADATA, IMAGES}
+PLY, PCD, GLB, COLMAP, METADATA = 'map.ply', 'map.pcd', 'map.glb', 'colmap', 'metadata.json'
+TRAJECTORY, KITTI, IMAGES = 'trajectory.txt', 'trajectory_kitti.txt', 'images'
+FILES = {PLY, PCD, GLB, TRAJECTORY, KITTI, COLMAP, METADATA, IMAGES}
 ABANDONED = 3600.0  # seconds after which an unfinished folder is somebody's who was killed
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, stdio.h
 
@@ -172,7 +175,9 @@ def _write(folder: Path, saved: SavedMap) -> str:
     cloud, left_out = saved.cloud, ''
     write_ply(folder / PLY, cloud.xyz, cloud.rgb)
     write_pcd(folder / PCD, cloud.xyz, cloud.rgb)
+    write_glb(folder / GLB, cloud.xyz, cloud.rgb, saved.trajectory.T_world_camera[:, :3, 3])
     write_tum(folder / TRAJECTORY, saved.trajectory, saved.scale)
+    write_kitti(folder / KITTI, saved.trajectory)
     (folder / IMAGES).mkdir()
     for image in saved.images:
         (folder / IMAGES / image.name).write_bytes(image.jpeg)

@@ -22,7 +22,17 @@ import yaml
 
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.recording import DEPTH, SUMMARY, TRAJECTORY, OutputError, annotate, fresh_folder, writing
+from vggt_ros.files.recording import (
+    CLOUD,
+    DEPTH,
+    MODEL,
+    SUMMARY,
+    TRAJECTORY,
+    OutputError,
+    annotate,
+    fresh_folder,
+    writing,
+)
 from vggt_ros.files.sequence import ImageSequence
 from vggt_ros.tools import summary
 from vggt_ros.tools.live_run import INCOMPLETE, DemoError, LiveRun, RunSettings, progress, tell
@@ -43,7 +53,7 @@ def run(settings: RunSettings) -> int:
     _fetch_weights(settings.node)
     sequence = _open(settings, folder)
     name = settings.input.absolute().name if settings.input else f'synthetic {WORLD}, seed {settings.seed}'
-    tell(f'input: {name}{_extent(sequence)}')
+    tell(f'input: {name}, {sequence.kind}{_extent(sequence)}')
     for note in sequence.notes:
         tell(f'       {note}')
     live = LiveRun(settings, sequence, folder)
@@ -145,7 +155,7 @@ def report(recorded: Recorded, accuracy: RunAccuracy, notes: Sequence[str] = ())
         f'picture      {folder / SUMMARY}',
         f'trajectory   {folder / TRAJECTORY}',
         f'pictures     {folder / DEPTH} and {folder / "confidence"}',
-        f'cloud        {folder / "cloud.ply"}' if len(recorded.cloud[0]) else 'cloud        none',
+        f'cloud        {folder / CLOUD} and {MODEL}' if len(recorded.cloud[0]) else 'cloud        none',
         f'bag          {folder / "outputs"}',
     ]
     return '\n'.join(lines)

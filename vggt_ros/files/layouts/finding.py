@@ -24,7 +24,7 @@ FINDERS: tuple[Callable[[Path], Layout | None], ...] = (
     plain.find,
 )
 # Pictures that nothing here can read, and what to do about them.
-FOREIGN = {'.heic', '.heif', '.avif', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.gif', '.svg'}
+FOREIGN = {'.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.gif', '.svg'}
 
 
 def find_layout(folder: Path) -> Layout:

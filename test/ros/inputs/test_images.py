@@ -107,6 +107,33 @@ def test_the_encodings_a_camera_sends_are_all_there():
     assert colour | bayer | {'yuv422', 'yuv422_yuy2', 'uyvy', 'yuyv'} <= set(ENCODINGS)
 
 
+@pytest.mark.parametrize('pad', [0, 6])
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'NV12'])
+def test_planes_of_luma_and_chroma(encoding, pad):
+    rng = np.random.default_rng(7)
+    y = rng.integers(16, 236, (HEIGHT, WIDTH), np.uint8)
+    u, v = rng.integers(80, 176, (2, HEIGHT // 2, WIDTH // 2), np.uint8)
+    chroma = np.stack((u, v) if encoding.lower() == 'nv12' else (v, u), -1).reshape(HEIGHT // 2, WIDTH)
+    sent = message(np.concatenate([y, chroma]), encoding, pad)
+    sent.height = HEIGHT
+    wanted = yuv_to_rgb(y, *(plane.repeat(2, 0).repeat(2, 1) for plane in (u, v)))
+    rgb = to_rgb(sent)
+    assert np.abs(rgb.astype(float) - wanted).max() <= 2
+    sent.data = sent.data[:-1]
+    with pytest.raises(ImageError, match=rf'expected {WIDTH * HEIGHT * 3 // 2} with step {WIDTH}'):
+        to_rgb(sent)
+    sent.height -= 1
+    with pytest.raises(ImageError, match='2x2 pixels'):
+        to_rgb(sent)
+
+
+def test_encodings_in_capitals():
+    samples, wanted, _ = case('bgr8')
+    assert (to_rgb(message(samples, 'BGR8')) == wanted).all()
+    with pytest.raises(ImageError, match="encoding 'RGB9' is not supported"):
+        to_rgb(message(samples, 'RGB9'))
+
+
 @pytest.mark.parametrize('order', ['rggb', 'bggr', 'gbrg', 'grbg'])
 def test_bayer_ramp_is_interpolated(order):
     y, x = np.mgrid[:16, :20]
@@ -239,6 +266,18 @@ def test_compressed_colour():
         assert np.abs(jpeg.astype(int) - rgb).max() <= 8
 
 
+@pytest.mark.parametrize('suffix', ['webp', 'tiff', 'bmp'])
+def test_other_files_in_a_compressed_image(suffix):
+    """image_transport writes tiff, other drivers webp."""
+    rgb = smooth()
+    data = encode(f'.{suffix}', rgb[..., ::-1])
+    decoded = to_rgb(compressed(data, f'rgb8; {suffix} compressed bgr8'))
+    assert np.abs(decoded.astype(int) - rgb).max() <= (12 if suffix == 'webp' else 0)
+    for spoiled in (data[: len(data) // 2], data[:12], np.concatenate([data[:16], data[40:]])):
+        with pytest.raises(ImageError, match='broken'):
+            to_rgb(compressed(spoiled, suffix))
+
+
 def test_compressed_grey_alpha_and_sixteen_bits():
     rgb = smooth()
     grey, wide = rgb[..., 0], smooth(np.uint16)
@@ -273,7 +312,7 @@ def test_broken_compressed_images_are_refused():
         to_rgb(compressed(flipped, 'png'))
     with pytest.raises(ImageError, match="0 bytes of format 'jpeg' start with nothing"):
         to_rgb(compressed(b'', 'jpeg'))
-    with pytest.raises(ImageError, match='no jpeg or png'):
+    with pytest.raises(ImageError, match='no jpeg, png, webp, tiff or bmp'):
         to_rgb(compressed(b'GIF89a' + bytes(100), 'gif'))
     with pytest.raises(ImageError, match='depth image'):
         to_rgb(compressed(png, '32FC1; compressedDepth png'))

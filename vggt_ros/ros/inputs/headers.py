@@ -1,11 +1,17 @@
-"""What a jpeg or png file says of its picture, read before anybody decodes it."""
+"""What the file of a picture says of it, read before anybody decodes it."""
 
 from __future__ import annotations
 
+import io
 import struct
+import warnings
 from typing import NamedTuple
 
+from PIL import Image
+
 JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
+# Of what image_transport and others also write: whole files, which Pillow can tell apart.
+OTHERS = {'WEBP': b'RIFF', 'TIFF': (b'II*\0', b'MM\0*'), 'BMP': b'BM'}
 # ITU-T T.81, table B.1: start of frame (C4, C8 and CC are others), and markers without a segment.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
@@ -20,12 +26,29 @@ class Header(NamedTuple):
     channels: int
 
 
+def is_known(data: bytes) -> bool:
+    """Whether it begins like a jpeg, png, webp, tiff or bmp file."""
+    return data.startswith((JPEG, PNG[:4])) or any(data.startswith(begin) for begin in OTHERS.values())
+
+
 def read_header(data: bytes) -> Header | None:
-    """Of a jpeg or png file; None where it has none."""
+    """Of such a file; None where it has none."""
     if data.startswith(PNG) and data[12:16] == b'IHDR' and _ends(data):
         width, height = struct.unpack('>II', data[16:24])
         return Header(width, height, 0)
-    return _frame(data) if data.startswith(JPEG) else None
+    if data.startswith(JPEG):
+        return _frame(data)
+    return None if data.startswith(PNG[:4]) else _by_pillow(data)
+
+
+def _by_pillow(data: bytes) -> Header | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of large pictures: their bound is another's
+            with Image.open(io.BytesIO(data), formats=list(OTHERS)) as image:
+                return Header(*image.size, 0)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def is_cut_off(data: bytes) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from vggt_ros.camera import image_size
 from vggt_ros.ros import compat
 from vggt_ros.ros.inputs.declared import declared
-from vggt_ros.ros.inputs.headers import JPEG, PNG, Header, is_cut_off, read_header
+from vggt_ros.ros.inputs.headers import JPEG, Header, is_cut_off, is_known, read_header
 
 MAX_PIXELS = 100_000_000  # of an image: what promises more is refused before anybody makes room for it
 DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
@@ -47,6 +47,9 @@ ENCODINGS: Encodings = {
     'yuyv': (1, 2, 'yuv422_yuy2'),
 }
 
+# Encodings of planes: luma, then chroma of half the size, -> OpenCV's conversion. step: of a row of luma.
+PLANES = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
+
 # Depth images (REP 118), likewise: uint16 millimetres, 0 = unknown, or float32 metres, NaN = unknown.
 DEPTH_ENCODINGS: Encodings = {'16UC1': (2, 1, ''), '32FC1': (4, 1, '')}
 
@@ -70,10 +73,10 @@ def to_rgb(message: Any, bits: int = 16) -> np.ndarray:
 def to_picture(message: Any, bits: int = 16, longest: int = MAX_PIXELS) -> Picture:
     """sensor_msgs/Image or CompressedImage -> its picture, halved until no side is longer than ``longest``.
 
-    message: any object with the message's fields; a field ``format`` makes it a CompressedImage (jpeg or png).
-    bits: significant bits of 16-bit encodings. A sample v becomes v >> (bits - 8), saturated at 255: the same factor
-    for every image, unlike a stretch to the image's own range, which would flicker. Cameras that deliver 10 or 12
-    bits in 16 need 10 or 12 here, else their pictures are nearly black.
+    message: any object with the message's fields; a field ``format`` makes it a CompressedImage (the file of a jpeg,
+    png, webp, tiff or bmp). bits: significant bits of 16-bit encodings. A sample v becomes v >> (bits - 8), saturated
+    at 255: the same factor for every image, unlike a stretch to the image's own range, which would flicker. Cameras
+    that deliver 10 or 12 bits in 16 need 10 or 12 here, else their pictures are nearly black.
 
     Rows may be padded (step), 16-bit samples of either byte order. A pixel of a smaller picture is the mean of those
     that it covers; a jpeg is decoded small where its sides can be halved. Raises ImageError, and nothing else on
@@ -84,8 +87,12 @@ def to_picture(message: Any, bits: int = 16, longest: int = MAX_PIXELS) -> Pictu
     with declared(ImageError, 'the image cannot be decoded'):
         if hasattr(message, 'format'):
             pixels, encoding, source = _decompress(message, longest)
+        elif message.encoding.lower() in PLANES:
+            pixels, encoding = _planes(message), 'rgb8'
+            source = image_size(pixels)
         else:
-            pixels, encoding = _pixels(message, ENCODINGS), message.encoding
+            encoding = _named(message.encoding)
+            pixels = _pixels(message, encoding, ENCODINGS)
             source = image_size(pixels)
         return Picture(_decode(pixels, encoding, bits, _halved(source, longest)), source)
 
@@ -97,17 +104,40 @@ def to_depth(message: Any) -> np.ndarray:
     Rows may be padded (step), samples of either byte order. Raises ImageError, and nothing else.
     """
     with declared(ImageError, 'the depth image cannot be decoded'):
-        depth = _pixels(message, DEPTH_ENCODINGS)[..., 0]
+        depth = _pixels(message, message.encoding, DEPTH_ENCODINGS)[..., 0]
         return depth.copy() if depth.dtype == np.float32 else depth / np.float32(1000)
 
 
-def _pixels(message: Any, encodings: Encodings) -> np.ndarray:
-    """(H, W, C) of the message's samples, contiguous, in the machine's byte order."""
+def _named(encoding: str) -> str:
+    """As ROS writes it: some write RGB8."""
+    return encoding.lower() if encoding.lower() in ENCODINGS else encoding
+
+
+def _planes(message: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of planes."""
     encoding, data = message.encoding, _bytes(message.data)
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    _check_size(width, height)
+    if height % 2 or width % 2:
+        raise ImageError(f'{encoding} image of {width}x{height} pixels: its colours are those of 2x2 pixels')
+    rows = height * 3 // 2
+    if step < width or len(data) != step * rows:
+        raise ImageError(
+            f'data of {len(data)} bytes with step {step}: expected {width * rows} with step {width},'
+            f' {width}x{height} pixels of {encoding}'
+        )
+    planes = np.ascontiguousarray(data.reshape(rows, step)[:, :width])
+    return np.asarray(cv2.cvtColor(planes, PLANES[encoding.lower()]))
+
+
+def _pixels(message: Any, encoding: str, encodings: Encodings) -> np.ndarray:
+    """(H, W, C) of the message's samples, contiguous, in the machine's byte order."""
+    data = _bytes(message.data)
     height, width, step = int(message.height), int(message.width), int(message.step)
     if encoding not in encodings:
         depth = ': a depth image is no picture' if encoding == '32FC1' else ''
-        raise ImageError(f'encoding {encoding!r} is not supported{depth}; supported: {", ".join(encodings)}')
+        known = ', '.join((*encodings, *(PLANES if encodings is ENCODINGS else ())))
+        raise ImageError(f'encoding {message.encoding!r} is not supported{depth}; supported: {known}')
     if height < 1 or width < 1:
         raise ImageError(f'image of {width}x{height} pixels is empty')
     size, channels, target = encodings[encoding]
@@ -166,12 +196,11 @@ def _decompress(message: Any, longest: int) -> tuple[np.ndarray, str, tuple[int,
     """(h, w, C) samples of a CompressedImage, their encoding, and the size of the image, which may be larger."""
     name, data = message.format, _bytes(message.data)
     if 'compressedDepth' in name:
-        raise ImageError(f'format {name!r} is a depth image, not a picture; expected jpeg or png')
+        raise ImageError(f'format {name!r} is a depth image, not a picture')
     whole = data.tobytes()
-    if not whole.startswith((JPEG, PNG[:4])):
-        raise ImageError(
-            f'{len(data)} bytes of format {name!r} start with {whole[:8].hex(" ") or "nothing"}: no jpeg or png'
-        )
+    if not is_known(whole):
+        begin = whole[:8].hex(' ') or 'nothing'
+        raise ImageError(f'{len(data)} bytes of format {name!r} start with {begin}: no jpeg, png, webp, tiff or bmp')
     if whole.startswith(JPEG) and is_cut_off(whole):  # OpenCV may fill in what is missing
         raise ImageError(f'jpeg of {len(data)} bytes is cut off: it has no end marker')
     broken = ImageError(f'{len(data)} bytes of format {name!r} cannot be decoded: broken or cut off')

@@ -50,7 +50,7 @@ class BagWriter:
         if self.ros1:
             header['seq'] = 7
         fields['header'] = types['std_msgs/msg/Header'](**header)
-        kind = f'sensor_msgs/msg/{name}'
+        kind = name if '/' in name else f'sensor_msgs/msg/{name}'
         if topic not in self.connections:
             self.connections[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
         encode = self.store.serialize_ros1 if self.ros1 else self.store.serialize_cdr

@@ -16,6 +16,7 @@ import test_bags
 import test_layouts
 import test_videos
 
+import packets
 from bags import START, BagWriter, picture
 from vggt_ros.files.trajectory import format_stamp
 
@@ -175,6 +176,13 @@ def only(schema: str, topic: str, encoding: str = 'cdr') -> Callable[[Path], Pat
     def make(folder: Path) -> Path:
         messages = [(1, START, bytes(40))]
         return test_bags.plain_mcap(folder / 'walk.mcap', [(schema, 'ros2msg', '')], [(1, topic, encoding)], messages)
+
+    return make
+
+
+def video_packets(kind: str, definition: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        return packets.write(folder / 'walk', 'mcap', kind, definition, 'h264', packets.packets('libx264', COUNT))
 
     return make
 
@@ -383,7 +391,7 @@ CASES: dict[str, tuple[str, list[Case]]] = {
         ],
     ),
     'Bags': (
-        'rosbags, mcap, sqlite3',
+        'rosbags, mcap, sqlite3; packets of videos with PyAV',
         [
             Case('ROS 1', 'rosbag record', bag('ros1')),
             Case('ROS 1, lz4 or bz2', 'rosbag record --lz4', bag('ros1', 'LZ4')),
@@ -422,30 +430,24 @@ CASES: dict[str, tuple[str, list[Case]]] = {
             ),
             Case('JPEG or PNG in CompressedImage', 'image_transport', compressed('rgb8; png compressed bgr8')),
             Case(
-                'H.264, H.265 or AV1 in CompressedImage',
-                'some drivers',
-                compressed('h264'),
-                REFUSED,
-                'packets of a video',
-            ),
-            Case(
                 'FFMPEGPacket',
                 'ffmpeg_image_transport',
-                only('ffmpeg_image_transport_msgs/msg/FFMPEGPacket', '/cam/ffmpeg'),
-                REFUSED,
-                'video packets',
+                video_packets(packets.FFMPEG, packets.NEW),
+                NOTED,
+                'no CameraInfo',
+            ),
+            Case('CompressedVideo', 'Foxglove', video_packets(packets.FOXGLOVE, packets.VIDEO), NOTED, 'no CameraInfo'),
+            Case(
+                'H.264, H.265, AV1, VP9 in CompressedImage',
+                'some drivers',
+                video_packets(packets.COMPRESSED, ''),
+                NOTED,
+                'no CameraInfo',
             ),
             Case(
                 'Theora',
                 'theora_image_transport',
                 only('theora_image_transport/msg/Packet', '/cam/theora'),
-                REFUSED,
-                'video packets',
-            ),
-            Case(
-                'CompressedVideo',
-                'Foxglove',
-                only('foxglove_msgs/msg/CompressedVideo', '/cam/video'),
                 REFUSED,
                 'video packets',
             ),

@@ -8,8 +8,9 @@ import struct
 import numpy as np
 import pytest
 import yaml
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+import packets
 from bags import HEIGHT, KINDS, START, WIDTH, BagWriter, picture
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
@@ -26,6 +27,14 @@ def walk(path, kind, count=6, compress=None, first=0):
             bag.info('/cam/camera_info', START + i * STEP)
             bag.image('/cam/image_raw', START + i * STEP + 1, i)
     return path
+
+
+def shown(path, **options):
+    """(sequence, indices told by the pixels, stamps)."""
+    sequence = open_sequence(path, **options)
+    items = list(sequence)
+    pixels = [int(np.median(to_rgb(item.image)[..., 0])) for item in items]
+    return sequence, [round((x - 10) / 20) for x in pixels], [item.stamp for item in items]
 
 
 def found(path, **options):
@@ -293,9 +302,8 @@ def test_an_mcap_of_ros_1(tmp_path):
 @pytest.mark.parametrize(
     ('schema', 'topic', 'encoding', 'named'),
     [
-        ('ffmpeg_image_transport_msgs/msg/FFMPEGPacket', '/cam/image_raw/ffmpeg', 'cdr', 'video packets'),
         ('theora_image_transport/msg/Packet', '/cam/image_raw/theora', 'cdr', 'video packets'),
-        ('foxglove_msgs/msg/CompressedVideo', '/cam/video', 'cdr', 'video packets'),
+        ('foxglove.CompressedVideo', '/cam/video', 'protobuf', 'video packets'),
         ('foxglove.CompressedImage', '/cam/image', 'protobuf', 'images in protobuf'),
         ('sensor_msgs/msg/CompressedImage', '/cam/depth/compressedDepth', 'cdr', 'depth'),
     ],
@@ -308,11 +316,72 @@ def test_what_holds_pictures_but_is_not_read_is_named(schema, topic, encoding, n
         open_sequence(path)
 
 
-def test_packets_of_a_video_in_compressed_images_are_named(tmp_path):
-    with BagWriter(tmp_path / 'walk', 'mcap') as bag:
-        bag.compressed('/cam/image_raw/compressed', START, name='h264')
-    with pytest.raises(SequenceError, match=r'packets of a video \(h264\), which are not read'):
+@pytest.mark.parametrize(
+    ('storage', 'kind', 'definition', 'codec', 'name'),
+    [
+        ('mcap', packets.FFMPEG, packets.NEW, 'libx264', 'h264;yuv420p;bgr8;bgr8'),
+        ('sqlite3', packets.FFMPEG, packets.NEW, 'libx265', 'hevc_nvenc'),
+        ('ros1', packets.FFMPEG, packets.OLD, 'libx264', 'libx264'),
+        ('mcap', packets.FOXGLOVE, packets.VIDEO, 'libx264', 'h264'),
+        ('mcap', packets.FOXGLOVE, packets.VIDEO, 'libvpx-vp9', 'vp9'),
+        ('mcap', packets.COMPRESSED, '', 'libx264', 'h264'),
+    ],
+)
+def test_packets_of_a_video(storage, kind, definition, codec, name, tmp_path):
+    path = tmp_path / ('walk.bag' if storage == 'ros1' else 'walk')
+    packets.write(path, storage, kind, definition, name, packets.packets(codec, 8))
+    sequence, indices, stamps = shown(path)
+    assert indices == list(range(8))
+    assert stamps == [START + i * packets.STEP for i in range(8)]
+    assert (len(sequence), sequence.lost, sequence.damaged) == (8, 0, [])
+    assert next(iter(sequence)).frame_id == 'left_optical'
+    assert shown(path, stride=3)[1] == [0, 3, 6]
+
+
+def test_packets_whose_frames_come_later(tmp_path):
+    """B frames: each picture has the stamp of its own packet."""
+    data = packets.packets('libx264', 9, later=2)
+    packets.write(tmp_path / 'walk', 'mcap', packets.FFMPEG, packets.NEW, 'h264', data)
+    _, indices, stamps = shown(tmp_path / 'walk')
+    assert indices == list(range(9))
+    assert len(set(stamps)) == 9
+
+
+def test_a_recording_of_packets_that_begins_in_the_middle(tmp_path):
+    """Until the next key frame nothing can be shown; then all."""
+    data = packets.packets('libx264', 12, gop=4)
+    packets.write(tmp_path / 'walk', 'mcap', packets.FFMPEG, packets.NEW, 'h264', data[2:])
+    sequence, indices, _ = shown(tmp_path / 'walk')
+    assert indices == list(range(4, 12))
+    assert sequence.lost == 2
+    assert sequence.damaged
+
+
+def test_a_packet_that_is_damaged_costs_what_needs_it(tmp_path):
+    data = packets.packets('libx264', 12, gop=4)
+    data[5] = b'\0\0\0\1\x67' + bytes(30)
+    packets.write(tmp_path / 'walk', 'mcap', packets.FFMPEG, packets.NEW, 'h264', data)
+    sequence, indices, _ = shown(tmp_path / 'walk')
+    assert {0, 1, 2, 3, 4, 8, 9, 10, 11} <= set(indices)
+    assert len(indices) + sequence.lost == 12
+    assert sequence.lost > 0
+
+
+def test_packets_that_nobody_can_decode_are_refused(tmp_path):
+    packets.write(tmp_path / 'walk', 'mcap', packets.FFMPEG, packets.NEW, 'quantum', [b'abc'] * 3)
+    with pytest.raises(SequenceError, match=r'no packet of /cam/image_raw/ffmpeg can be read'):
         open_sequence(tmp_path / 'walk')
+
+
+def test_the_image_is_preferred_to_its_packets(tmp_path):
+    """Raw, then JPEG, then video."""
+    with BagWriter(tmp_path / 'walk', 'mcap') as bag:
+        bag.store.register(get_types_from_msg(packets.NEW, packets.FFMPEG))
+        for i in range(3):
+            bag.compressed('/cam/image_raw/compressed', START + i * STEP, i)
+            fields = {'width': 1, 'height': 1, 'encoding': 'h264', 'pts': 0, 'flags': 0, 'is_bigendian': False}
+            bag.write('/cam/image_raw/ffmpeg', packets.FFMPEG, START + i * STEP, data=np.zeros(3, np.uint8), **fields)
+    assert open_sequence(tmp_path / 'walk').topic == '/cam/image_raw/compressed'
 
 
 def test_depth_beside_pictures_is_no_choice_to_make(tmp_path):

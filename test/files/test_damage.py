@@ -28,6 +28,7 @@ MAKERS = {
     'mcap': inputs.bag('mcap'),
     'mcap zstd': inputs.bag('mcap', 'STORAGE'),
     'mcap without chunks': inputs.plain_mcap(),
+    'packets of a video': inputs.video_packets(inputs.packets.FFMPEG, inputs.packets.NEW),
     'mp4': inputs.video('walk.mp4'),
     'mkv': inputs.video('walk.mkv'),
     'avi': inputs.video('walk.avi', 'mjpeg'),

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
-from zstandard import ZstdDecompressor, ZstdError
-
 from vggt_ros.calibration import Calibration
-from vggt_ros.files.bags.finding import find_files, open_storage
-from vggt_ros.files.bags.storage import Channel, Lose, Storage, Stored
-from vggt_ros.files.errors import DamagedError, SequenceError, in_a_line
+from vggt_ros.files.bags.finding import find_files
+from vggt_ros.files.bags.open_bag import CAMERA_INFO, COMPRESSED, OpenBag
+from vggt_ros.files.bags.packets import Packet, PacketDecoder, to_rgb
+from vggt_ros.files.bags.storage import Channel, Stored
+from vggt_ros.files.bags.topics import camera_info_topic, choose_codec, choose_topic
+from vggt_ros.files.errors import DamagedError
 from vggt_ros.files.sequence import FRAME_ID, EncodedImage, ImageSequence, RawImage, SequenceItem
 
-IMAGE = 'sensor_msgs/msg/Image'
-COMPRESSED = 'sensor_msgs/msg/CompressedImage'
-CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 CALIBRATION_AGE = 1_000_000_000
-DEPTH = ('16UC1', '32FC1')  # encodings that are depth where there are pictures, too
-VIDEO = ('FFMPEGPacket', 'theora', 'CompressedVideo')  # parts of the names of messages that hold packets of a video
-# What deserializing raises for bytes that are not what they should be.
-DAMAGE = (SerdeError, ZstdError, AssertionError, ValueError, KeyError, IndexError, struct.error, MemoryError)
 
 
 class BagSequence(ImageSequence):
@@ -41,12 +30,12 @@ class BagSequence(ImageSequence):
 
     def __init__(self, path: Path, topic: str | None, stride: int, limit: int | None) -> None:
         self.kind, self._files = 'bag', find_files(path)
-        with _Bag(self._files.files, self._files.packed) as bag:
-            self.topic = _choose_topic(path, bag, topic)
-            self._info_topic = _camera_info_topic(self.topic, bag.channels)
+        with OpenBag(self._files) as bag:
+            self.topic = choose_topic(path, bag, topic)
+            self._info_topic = camera_info_topic(self.topic, bag.channels)
             images, infos = self._channels(bag)
             self.notes = (*self._files.notes, *bag.notes)
-            _refuse_video(path, bag, images)
+            self._codec = choose_codec(path, bag, images)
         super().__init__(path, sum(x.count for x in images), stride, limit)
         info_count = sum(x.count for x in infos)
         if info_count == 0:
@@ -57,35 +46,65 @@ class BagSequence(ImageSequence):
                 ' each image takes the latest',
             )
 
-    def _channels(self, bag: _Bag) -> tuple[list[Channel], list[Channel]]:
+    def _channels(self, bag: OpenBag) -> tuple[list[Channel], list[Channel]]:
         """Of the images and of their CameraInfo; several publishers may have fed one topic."""
         images = [x for x in bag.pictures() if x.topic == self.topic]
         infos = [x for x in bag.readable() if x.topic == self._info_topic and x.kind == CAMERA_INFO]
         return images, infos
 
     def _loaders(self) -> Iterator[Callable[[], SequenceItem]]:
-        with _Bag(self._files.files, self._files.packed) as bag:
+        with OpenBag(self._files) as bag:
             images, infos = self._channels(bag)
             latest = _LatestCalibration()
             first = next(bag.messages(infos, lambda _: None), None)
             if first is not None:
                 self._hear(bag, first, latest)
             index = 0
+            decoder = None if self._codec is None else PacketDecoder(self._codec)
             for stored in bag.messages([*images, *infos], self.damaged.append):
                 if stored.channel.kind == CAMERA_INFO:
                     self._hear(bag, stored, latest)
-                else:
+                elif decoder is None:
                     yield partial(self._load, bag, stored, index, latest.at(stored.time))
+                    index += 1
+                else:
+                    for load in self._decoded(bag, decoder, stored, latest):
+                        yield partial(load, index)
+                        index += 1
+            if decoder is not None:
+                for load in map(self._of_frame, decoder.flush()):
+                    yield partial(load, index)
                     index += 1
             self.lost += max(0, (self._count or 0) - index)
 
-    def _hear(self, bag: _Bag, stored: Stored, latest: _LatestCalibration) -> None:
+    def _hear(self, bag: OpenBag, stored: Stored, latest: _LatestCalibration) -> None:
         try:
             latest.add(stored.time, bag.decode(stored))
         except DamagedError as error:
             self.damaged.append(f'{self._info_topic}: {error}')
 
-    def _load(self, bag: _Bag, stored: Stored, index: int, calibration: Calibration | None) -> SequenceItem:
+    def _decoded(
+        self, bag: OpenBag, decoder: PacketDecoder, stored: Stored, latest: _LatestCalibration
+    ) -> Iterator[Callable[[int], SequenceItem]]:
+        """What makes the items of the frames that a packet completes, from their numbers."""
+        try:
+            packet = Packet.of(bag.decode(stored))
+            frames = decoder.feed(packet.data, (packet, stored.time, latest.at(stored.time)))
+        except DamagedError as error:
+            self.damaged.append(f'{self.path}: a packet of {self.topic} at {stored.time} is damaged: {error}')
+            return
+        yield from map(self._of_frame, frames)
+
+    def _of_frame(self, found: tuple[tuple[Packet, int, Calibration | None], Any]) -> Callable[[int], SequenceItem]:
+        (packet, time, calibration), frame = found
+
+        def load(index: int) -> SequenceItem:
+            name, image = f'{self.topic} image {index}', RawImage.from_rgb(to_rgb(frame))
+            return SequenceItem(index, name, packet.stamp or time, image, packet.frame_id or FRAME_ID, calibration)
+
+        return load
+
+    def _load(self, bag: OpenBag, stored: Stored, index: int, calibration: Calibration | None) -> SequenceItem:
         name = f'{self.topic} image {index}'
         try:
             message = bag.decode(stored)
@@ -100,69 +119,6 @@ class BagSequence(ImageSequence):
         header = message.header
         stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
         return SequenceItem(index, name, stamp or stored.time, image, header.frame_id or FRAME_ID, calibration)
-
-
-class _Bag:
-    """The storages of a bag, one after the other, and what decodes their messages."""
-
-    def __init__(self, files: Sequence[Path], packed: bool) -> None:
-        self._files, self._packed = files, packed
-        self._stack = ExitStack()
-        self._storages: list[Storage] = []
-
-    def __enter__(self) -> _Bag:
-        with self._stack as stack:  # a later one that fails closes the earlier ones
-            self._storages = [open_storage(file, stack) for file in self._files]
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    @property
-    def channels(self) -> list[Channel]:
-        """Of all storages that hold messages."""
-        return [channel for storage in self._storages for channel in storage.channels if channel.count]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Of all storages."""
-        return tuple(note for storage in self._storages for note in storage.notes)
-
-    def readable(self) -> list[Channel]:
-        """Channels whose encoding is known."""
-        return [channel for channel in self.channels if channel.encoding in ('cdr', 'ros1')]
-
-    def pictures(self) -> list[Channel]:
-        """Channels of images; compressedDepth travels as CompressedImage, but is no picture."""
-        return [
-            x for x in self.readable() if x.kind in (IMAGE, COMPRESSED) and not x.topic.endswith('/compressedDepth')
-        ]
-
-    def messages(self, channels: Iterable[Channel], lose: Lose) -> Iterator[Stored]:
-        """Of these channels, in the order of recording."""
-        wanted = set(channels)
-        for storage in self._storages:
-            own = [channel for channel in storage.channels if channel in wanted]
-            if own:
-                yield from storage.messages(own, lose)
-
-    def decode(self, stored: Stored) -> Any:
-        """The message. Raises DamagedError."""
-        kind = stored.channel.kind
-        try:
-            data = ZstdDecompressor().decompress(stored.data) if self._packed else stored.data
-            return _decoder(stored.channel.encoding)(data, kind)
-        except DAMAGE as error:
-            raise DamagedError(in_a_line(error)) from error
-
-
-@cache
-def _decoder(encoding: str) -> Callable[[bytes, str], Any]:
-    """(message, kind) -> its fields. A typestore writes the code for a kind when it meets it first, and keeps it."""
-    if encoding == 'ros1':
-        return get_typestore(Stores.ROS1_NOETIC).deserialize_ros1
-    return get_typestore(Stores.LATEST).deserialize_cdr
 
 
 class _LatestCalibration:
@@ -182,78 +138,3 @@ class _LatestCalibration:
         # A calibration that never changed may come from a latched topic, recorded once.
         too_old = self._changed and time - self._time > CALIBRATION_AGE
         return None if too_old else self._calibration
-
-
-def _choose_topic(path: Path, bag: _Bag, topic: str | None) -> str:
-    """The asked image topic or the only one; raw is preferred to the same image compressed, pictures to depth."""
-    counts: dict[str, int] = {}
-    for channel in bag.pictures():
-        counts[channel.topic] = counts.get(channel.topic, 0) + channel.count
-    if topic is not None:
-        topic = topic if topic.startswith('/') else f'/{topic}'
-        if topic not in counts:
-            raise SequenceError(f'{path}: no images on {topic}; image topics: {_listed(counts)}{_others(bag)}')
-        return topic
-    candidates = [x for x in counts if not (x.endswith('/compressed') and x.removesuffix('/compressed') in counts)]
-    if len(candidates) > 1:
-        depth = {x for x in candidates if _is_depth(bag, x)}
-        if len(depth) < len(candidates):
-            candidates = [x for x in candidates if x not in depth]
-    if len(candidates) != 1:
-        what = 'several image topics, choose one' if candidates else 'no images; image topics'
-        raise SequenceError(f'{path}: {what}: {_listed(counts)}{_others(bag)}')
-    return candidates[0]
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ', '.join(f'{name} ({counts[name]})' for name in sorted(counts)) or 'none'
-
-
-def _others(bag: _Bag) -> str:
-    """What else there is that a person would take for images."""
-    found = []
-    for channel in bag.channels:
-        what = 'video packets' if any(part in channel.kind for part in VIDEO) else ''
-        if channel.topic.endswith('/compressedDepth'):
-            what = 'depth'
-        elif channel.kind.endswith(('Image', 'CompressedImage')) and channel.encoding not in ('cdr', 'ros1'):
-            what = f'images in {channel.encoding}'
-        if what:
-            found.append(f'{channel.topic} ({what}, {channel.kind})')
-    return f'; not read: {", ".join(sorted(set(found)))}' if found else ''
-
-
-def _is_depth(bag: _Bag, topic: str) -> bool:
-    """Whether the first image of a topic has the encoding of depth."""
-    channels = [x for x in bag.pictures() if x.topic == topic and x.kind == IMAGE]
-    first = next(bag.messages(channels, lambda _: None), None)
-    if first is None:
-        return False
-    try:
-        return bag.decode(first).encoding in DEPTH
-    except DamagedError:
-        return False
-
-
-def _refuse_video(path: Path, bag: _Bag, images: Sequence[Channel]) -> None:
-    """Drivers send packets of videos as CompressedImage, too. Raises SequenceError."""
-    first = next(bag.messages([x for x in images if x.kind == COMPRESSED], lambda _: None), None)
-    try:
-        name = '' if first is None else str(bag.decode(first).format)
-    except DamagedError:
-        return  # others may be whole
-    if re.search(r'h\.?26[45]|hevc|av1|vp[89]', name, re.IGNORECASE):
-        raise SequenceError(
-            f'{path}: the images of {images[0].topic} are packets of a video ({name}), which are not read'
-        )
-
-
-def _camera_info_topic(image_topic: str, channels: Iterable[Channel]) -> str:
-    """The sibling of the image's base topic, as image_transport has it: /a/image_raw/compressed -> /a/camera_info.
-
-    Where there is none, the one below the image topic.
-    """
-    base = image_topic.removesuffix('/compressed')
-    sibling, below = f'{base.rpartition("/")[0]}/camera_info', f'{base}/camera_info'
-    topics = {channel.topic for channel in channels if channel.kind == CAMERA_INFO}
-    return below if below in topics and sibling not in topics else sibling

@@ -28,7 +28,7 @@ def write_glb(path: Path, xyz: np.ndarray, rgb: np.ndarray, way: np.ndarray) -> 
     if len(xyz):
         scene.add('cloud', POINTS, xyz, np.concatenate([rgb, np.full((len(rgb), 1), 255, np.uint8)], axis=1))
     if len(way) > 1:
-        scene.add('camera', LINE_STRIP, way, np.tile(np.uint8(WAY), (len(way), 1)))
+        scene.add('camera', LINE_STRIP, way, np.tile(np.array(WAY, np.uint8), (len(way), 1)))
     write_whole(path, scene.pack())
 
 

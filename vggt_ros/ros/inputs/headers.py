@@ -11,7 +11,7 @@ from PIL import Image
 
 JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 # Of what image_transport and others also write: whole files, which Pillow can tell apart.
-OTHERS = {'WEBP': b'RIFF', 'TIFF': (b'II*\0', b'MM\0*'), 'BMP': b'BM'}
+OTHERS = {'WEBP': (b'RIFF',), 'TIFF': (b'II*\0', b'MM\0*'), 'BMP': (b'BM',)}
 # ITU-T T.81, table B.1: start of frame (C4, C8 and CC are others), and markers without a segment.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))

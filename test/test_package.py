@@ -44,7 +44,7 @@ KEY_OF_MODULE = {
     'tqdm': 'python3-tqdm',
     'yaml': 'python3-yaml',
 }
-EXTRAS = {'evo', 'foxglove_msgs', 'pycolmap'}
+EXTRAS = {'pillow_heif', 'evo', 'foxglove_msgs', 'pycolmap'}
 ROS_MODULES = re.compile(
     r'(rclpy|launch\w*|tf2\w*|tf_transformations|cv_bridge|sensor_msgs_py|\w+_msgs|\w+_interfaces|std_srvs|vggt_ros\.(msg|srv))$'
 )

@@ -27,7 +27,7 @@ class Calibration:
     width, height: size in pixels at which the camera was calibrated (before binning and ROI).
     distortion_model, d: as in sensor_msgs/distortion_models.hpp.
     k: 9 numbers, K of the raw image by rows. r: 9, rectifying rotation. p: 12, projection of the rectified image.
-    All zero where unknown. Nothing is checked here: ``vggt_ros.ros.inputs.rectify.Rectifier`` does that.
+    All zero where unknown. Nothing is checked here: ``vggt_ros.rectify.Rectifier`` does that.
     """
 
     width: int

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MAX_PIXELS = 100_000_000  # of an image: what promises more is refused before anybody makes room for it
+
 
 @dataclass(frozen=True)
 class PixelMap:

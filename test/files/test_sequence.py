@@ -15,8 +15,8 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.trajectory import Trajectory, read_tum, write_tum
+from vggt_ros.rectify import Rectifier
 from vggt_ros.ros.inputs.images import to_rgb
-from vggt_ros.ros.inputs.rectify import Rectifier
 from vggt_ros.types import Scale
 
 

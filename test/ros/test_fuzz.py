@@ -28,10 +28,10 @@ from exact import ExactPredictor, K, walk
 from harness import START, Rig, image_message, info_message, wait_until
 from mutations import NUMBERS, TEXTS, mutated
 from vggt_ros.calibration import Calibration
+from vggt_ros.rectify import CameraInfoError, Rectifier
 from vggt_ros.ros import parameters
 from vggt_ros.ros.compat import to_array
 from vggt_ros.ros.inputs.images import ImageError, to_depth, to_rgb
-from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
 from vggt_ros.ros.messages import fill_image, ns_to_time
 from vggt_ros.weights.registry import make_predictor
 

@@ -162,7 +162,7 @@ def test_it_gives_up_on_images_that_nobody_accounts_for(folder, capfd):
     with Listener(path=str(folder), **parameters) as listener:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publisher = listener.node.create_publisher(Status, 'eye/status', latched)
-        publisher.publish(Status())
+        publisher.publish(Status(state=Status.LOST))
         assert listener.player.play() == 7
     assert '7 of 7 images were never accounted for on /eye/status' in capfd.readouterr().err
 
@@ -183,6 +183,25 @@ def test_backlog_counts_what_has_happened_since_it_began():
     assert (backlog.accounted, backlog.in_flight) == (4, 1)
     backlog.on_total(6)  # another camera's images are among them
     assert backlog.in_flight == 0
+
+
+def test_a_node_at_work_is_waited_for(monkeypatch):
+    """While its first window takes its time it says so; a window that hangs is LOST, and no sign of work."""
+    from vggt_ros.ros import player
+
+    now = 100.0
+    monkeypatch.setattr(player.time, 'monotonic', lambda: now)
+    backlog = player.Backlog()
+    backlog.on_total(0)
+    backlog.on_publish()
+    for _ in range(60):
+        now += 1
+        backlog.on_total(0, at_work=True)
+    assert backlog.idle == 0
+    assert backlog.longest_gap == 0
+    now += 20
+    backlog.on_total(0, at_work=False)
+    assert backlog.idle == 20
 
 
 @pytest.mark.parametrize(

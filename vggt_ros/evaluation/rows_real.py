@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggt_ros.calibration import Calibration
 from vggt_ros.camera import pixel_grid
 from vggt_ros.evaluation import hazards, live, plots
 from vggt_ros.evaluation.accuracy import depth_error
@@ -17,27 +18,43 @@ from vggt_ros.evaluation.walks import unseen
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.sequence import RawImage
+from vggt_ros.lens import CameraInfoError
+from vggt_ros.rectify import Rectifier
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame
 from vggt_ros.weights.registry import make_predictor
 
+FEWEST = 20  # pictures of a recorded walk
+
 
 def recorded_walk(folder: Path) -> Scenario:
-    """Pictures with their truth from a folder, as :class:`FolderSequence` reads it. Raises SequenceError."""
+    """Pictures with their truth from a folder or a dataset's root, rectified; those without pose or depth left out.
+
+    Raises SequenceError.
+    """
     sequence = open_sequence(folder)
-    frames, truths, poses = [], [], []
-    for number, item in enumerate(sequence):
-        K = None if item.calibration is None else item.calibration.K
+    frames: list[Frame] = []
+    truths, poses = [], []
+    rectifiers: dict[Calibration, Rectifier] = {}
+    for item in sequence:
         depth = sequence.read_depth(item.index)
         T = None if sequence.trajectory is None else sequence.trajectory.pose(item.stamp)
-        if K is None or depth is None or T is None or not isinstance(item.image, RawImage):
-            raise SequenceError(f'{folder}: {item.name} has no intrinsics, no pose or no depth')
-        image = item.image.to_rgb()
-        frames.append(Frame(number, item.stamp, image, K, item.frame_id))
-        truths.append(FrameTruth(T, K, depth))
+        if depth is None or T is None or item.calibration is None or not isinstance(item.image, RawImage):
+            continue
+        try:
+            if item.calibration not in rectifiers:
+                rectifiers[item.calibration] = Rectifier(item.calibration)
+            rectifier = rectifiers[item.calibration]
+            image, depth = rectifier(item.image.to_rgb()), rectifier.depth(depth)
+        except CameraInfoError as error:
+            raise SequenceError(f'{folder}: {item.name}: {error}') from error
+        frames.append(Frame(len(frames), item.stamp, image, rectifier.K, item.frame_id))
+        truths.append(FrameTruth(T, rectifier.K, depth))
         poses.append(T)
     if sequence.damaged:
         raise SequenceError(sequence.damaged[0])
+    if len(frames) < FEWEST:
+        raise SequenceError(f'{folder}: {len(frames)} pictures with intrinsics, pose and depth; {FEWEST} are wanted')
     return Scenario(frames, np.stack(poses), truths)
 
 

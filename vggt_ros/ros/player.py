@@ -5,7 +5,8 @@
 Publishes ``image`` (or ``image/compressed`` for a bag that holds compressed images) and ``camera_info``, reliably, with
 exactly the stamps and frame ids of the input.
 
-Exit status: 0; 2 with one line when there is nothing to play; 3 when all was played but pictures that are damaged.
+Exit status: 0; 2 with one line when there is nothing to play; 3 when all was played but pictures that are damaged; 5
+when the node that it follows has not accounted for all images and is no longer at work.
 """
 
 from __future__ import annotations
@@ -50,12 +51,13 @@ PARAMETERS = (
     Declared('start_delay', 0.0, 'further wait before the first image', 's', (0.0, 3600.0)),
     Declared('follow', '', "topic of the vggt node's status, such as vggt/status: play as it solves; empty: do not"),
     Declared('max_in_flight', 16, 'with follow: most images published and not yet accounted for', '', (1, 1000)),
-    Declared('patience', 15.0, 'with follow: longest wait for progress after the last image', 's', (0.1, 86400.0)),
+    Declared('patience', 15.0, 'with follow: wait after the last sign that the node is at work', 's', (0.1, 86400.0)),
     Declared('report_every', 5.0, 'time between reports in the log, where there is no terminal', 's', (0.1, 3600.0)),
 )
 WAITING_EVERY = 5.0
 DAMAGED = 'not played: '  # before what is said of each damaged picture, of so many at most
 MOST_TOLD = 20
+UNANSWERED = 5  # exit status
 
 
 class Backlog:
@@ -84,7 +86,7 @@ class Backlog:
 
     @property
     def idle(self) -> float:
-        """Seconds since the last publication or progress."""
+        """Seconds since the last publication, progress or sign of work."""
         return time.monotonic() - self._moved
 
     def on_publish(self) -> None:
@@ -93,11 +95,13 @@ class Backlog:
             self._moved = time.monotonic()
         self.published += 1
 
-    def on_total(self, total: int) -> None:
-        """The follower's newest total."""
+    def on_total(self, total: int, at_work: bool = False) -> None:
+        """The follower's newest total, and whether it says that it is at work all the same."""
         if self._total is not None and total != self._total:
             self.accounted += total - self._total if total > self._total else total
             self.longest_gap = max(self.longest_gap, self.idle)
+            self._moved = time.monotonic()
+        elif at_work:
             self._moved = time.monotonic()
         self._total = total
 
@@ -138,7 +142,9 @@ class Player(Node):
         return self.create_publisher(kind, topic, qos, qos_overriding_options=overrides)
 
     def _on_status(self, message: Status) -> None:
-        self.backlog.on_total(message.images_processed + message.images_dropped + message.images_refused)
+        total = message.images_processed + message.images_dropped + message.images_refused
+        # It says something new every second while its first window takes its time, and is LOST when a window hangs.
+        self.backlog.on_total(total, message.state not in (Status.LOST, Status.INACTIVE))
 
     def play(self) -> int:
         """Play everything; the number of published images. Raises SequenceError when a picture cannot be read."""
@@ -213,10 +219,10 @@ class Player(Node):
         self._spin_for(self.settings['start_delay'])
 
     def _wait_until_solved(self, progress: Progress) -> None:
-        """Until every image is accounted for, or nothing has moved for so long that nothing will."""
+        """Until every image is accounted for, or the node has not been at work for so long that it will not be."""
 
         def patience() -> float:
-            # A large network on a CPU takes minutes for a window: what it took before, it may take again.
+            # A large network on a CPU is silent for minutes in a window: what it took before, it may take again.
             return max(self.settings['patience'], 3 * self.backlog.longest_gap)
 
         self._spin_until(lambda: self.backlog.in_flight == 0 or self.backlog.idle > patience(), progress.update)
@@ -296,6 +302,8 @@ def main(args: list[str] | None = None) -> int:
         return 0
     finally:
         rclpy.try_shutdown()
+    if player.settings['follow'] and player.backlog.in_flight:
+        return UNANSWERED
     return 3 if player.lost else 0
 
 

@@ -4,7 +4,7 @@ Three real processes on a ROS domain of their own, connected over DDS. Without -
 synthetic room is rendered and played. Leaves trajectory, depth and confidence pictures, a coloured cloud, a bag of all
 outputs and summary.png in the output folder; when that holds a recording already, in run_2, run_3, ... inside it.
 
-Exit status: 0 done; 1 a process failed or nothing came back; 2 the input or an argument is wrong; 3 done, but for
+Exit status: 0 done; 1 a process failed or results are missing; 2 the input or an argument is wrong; 3 done, but for
 pictures of the input that are damaged; 4 the output cannot be written; 130 interrupted.
 """
 
@@ -35,7 +35,7 @@ from vggt_ros.files.recording import (
 )
 from vggt_ros.files.sequence import ImageSequence
 from vggt_ros.tools import summary
-from vggt_ros.tools.live_run import INCOMPLETE, DemoError, LiveRun, RunSettings, progress, tell
+from vggt_ros.tools.live_run import INCOMPLETE, LOGS, DemoError, LiveRun, RunSettings, progress, tell
 from vggt_ros.tools.processes import share_folder
 from vggt_ros.tools.recorded import Recorded, RecordedError, RunAccuracy, measure
 
@@ -62,13 +62,17 @@ def run(settings: RunSettings) -> int:
         recorded = Recorded(folder)
     except RecordedError as error:
         raise DemoError(str(error)) from error
-    notes = [*sequence.notes, *(f'not used: {text}' for text in live.damaged)]
+    notes = [*sequence.notes, *live.notes, *(f'not used: {text}' for text in live.damaged)]
+    missing = [*live.missing, *recorded.missing()]
+    notes += [f'missing: {text}' for text in missing]
     annotate(folder, notes)
     tell('comparing with the truth and drawing')
     accuracy = measure(recorded, sequence)
     with writing(folder / SUMMARY):
         summary.draw(recorded, sequence, accuracy, name, folder / SUMMARY, notes)
     print(report(recorded, accuracy, notes))
+    if missing:
+        raise DemoError(f'results are missing: {"; ".join(missing)}; the logs are in {folder / LOGS}')
     return INCOMPLETE if live.damaged else 0
 
 

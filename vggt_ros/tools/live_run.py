@@ -15,7 +15,8 @@ import yaml
 from tqdm import tqdm
 
 from vggt_ros.files.recording import writing
-from vggt_ros.files.sequence import EncodedImage, ImageSequence
+from vggt_ros.files.sequence import EncodedImage, ImageSequence, RawImage
+from vggt_ros.ros.inputs.images import ImageError, to_picture
 from vggt_ros.tools.processes import Child, free_domain, private_environment
 
 LOGS = 'logs'
@@ -24,10 +25,13 @@ RECORDER_PATIENCE = 120.0
 PROGRESS = re.compile(r'(\d+)(?: of (\d+))? (?:images )?played, (\d+) accounted for')
 REFUSAL = re.compile(r'cannot configure: (.*)')
 DAMAGED = re.compile(r'not played: (.*)')
+UNANSWERED = re.compile(r'(\d+ of \d+ images were never accounted for.*)')
 TROUBLE = re.compile(r'\[(WARN|ERROR|FATAL)\]|^Traceback|^\w*Error: ')
 
 
 INCOMPLETE = 3  # exit status: all is done but for pictures that are damaged
+GIVEN_UP = 5  # exit status of the player
+LARGE = 1920 * 1200  # pixels of a picture above which depth has the network's size: more than shared memory holds
 
 
 class DemoError(RuntimeError):
@@ -62,6 +66,8 @@ class LiveRun:
         self._refusal = ''
         self._bar: tqdm | None = None
         self.damaged: list[str] = []  # what the player could not play, in words
+        self.missing: list[str] = []  # what the node did not do, in words
+        self.notes: tuple[str, ...] = ()  # what was chosen for this input
         self.children: list[Child] = []
 
     def execute(self) -> None:
@@ -104,6 +110,11 @@ class LiveRun:
         parameters: dict[str, Any] = {'mode': 'every_frame', 'tf_mode': 'camera', 'autostart': True}
         if isinstance(first.image, EncodedImage):
             parameters['image_transport'] = 'compressed'
+        width, height = _size(first.image)
+        if width * height > LARGE:
+            parameters['depth_size'] = 'network'
+            self.notes += (f'pictures of {width}x{height}: depth has the size of what the network sees (depth_size)',)
+            tell(f'       {self.notes[-1]}')
         if first.calibration is None:
             parameters['calibration'] = 'predicted'  # nothing to wait for
         return parameters | self._settings.node
@@ -131,6 +142,8 @@ class LiveRun:
             return
         if name == 'vggt_player' and (found := DAMAGED.search(line)):
             self.damaged.append(found[1])
+        if name == 'vggt_player' and (found := UNANSWERED.search(line)):
+            self.missing.append(found[1])
         if name == 'vggt' and (found := REFUSAL.search(line)):
             self._refusal = found[1]
         if TROUBLE.search(line):
@@ -157,7 +170,7 @@ class LiveRun:
                 if self._bar.n == 0 and time.monotonic() - told > 30:
                     told = time.monotonic()
                     tqdm.write(f'nothing solved after {told - started:.0f} s: still loading, or slow', file=sys.stderr)
-        if player.code not in (0, INCOMPLETE):
+        if player.code not in (0, INCOMPLETE, GIVEN_UP):
             raise DemoError(player.epitaph(), player.code if player.code > 0 else 1)
 
     def _stop(self) -> None:
@@ -166,6 +179,14 @@ class LiveRun:
             for child in self.children:
                 if child.name == name:
                     child.stop(patience)
+
+
+def _size(image: RawImage | EncodedImage) -> tuple[int, int]:
+    """(width, height); of one that cannot be decoded nothing is known, and the node will say so."""
+    try:
+        return to_picture(image, longest=256).source
+    except ImageError:
+        return 0, 0
 
 
 def progress(*arguments: Any, **options: Any) -> tqdm:

@@ -13,11 +13,14 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from vggt_ros.camera import PixelMap, fit, image_size, pixel_grid, shown_by
 from vggt_ros.evaluation import accuracy
 from vggt_ros.files import recording
 from vggt_ros.files.cloud import read_ply
 from vggt_ros.files.sequence import ImageSequence, SequenceItem
 from vggt_ros.files.trajectory import Trajectory, read_tum
+from vggt_ros.lens import CameraInfoError
+from vggt_ros.rectify import Rectifier
 from vggt_ros.tracks.picture import TrackedPoints
 from vggt_ros.types import Scale
 
@@ -60,6 +63,13 @@ class Recorded:
     def network(self) -> str:
         """The network's name as the node told it; empty when it did not."""
         return self.status['node'].get('network', '')
+
+    def missing(self) -> list[str]:
+        """What of the node's results did not arrive, in words."""
+        status = self.status
+        lost, partly = status.get('images_processed', 0) - status['frames'], status['frames_incomplete']
+        found = [f'{lost} solved images did not arrive at all'] if lost > 0 else []
+        return [*found, f'{partly} solved images without pose, depth, confidence or points'] if partly else found
 
     @cached_property
     def cloud(self) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +134,7 @@ def measure(recorded: Recorded, sequence: ImageSequence) -> RunAccuracy:
     depth, scale = None, None
     if truths:
         ours = recorded.images('/depth/image_rect', list(truths))
-        pairs = [(ours[x], truth) for x, truth in truths.items() if x in ours and ours[x].shape == truth.shape]
+        pairs = [(ours[x], truth.at(image_size(ours[x]))) for x, truth in truths.items() if x in ours]
         try:
             depth, scale = accuracy.depth_error(pairs)
         except ValueError as reason:
@@ -132,10 +142,34 @@ def measure(recorded: Recorded, sequence: ImageSequence) -> RunAccuracy:
     return RunAccuracy(error, depth, scale, why)
 
 
-def true_depths(sequence: ImageSequence, items: Sequence[SequenceItem]) -> dict[int, np.ndarray]:
-    """(h, w) by stamp of the items that have a true depth."""
-    depths = {item.stamp: sequence.read_depth(item.index) for item in items}
-    return {stamp: depth for stamp, depth in depths.items() if depth is not None}
+@dataclass(frozen=True, eq=False)
+class TrueDepth:
+    """Of a picture as the node saw it. depth: (H, W), NaN unknown. size: (width, height) of the picture."""
+
+    depth: np.ndarray
+    size: tuple[int, int]
+
+    def at(self, size: tuple[int, int]) -> np.ndarray:
+        """(h, w) at the pixels of a depth image of this size: the picture's, or that of what the network sees of it."""
+        seen = PixelMap(self.size, self.size, (0, 0), self.size) if size == self.size else fit(self.size, max(size))
+        if seen.size != size:
+            return np.full(size[::-1], np.nan, np.float32)
+        places = shown_by(self.size, self.depth).to_network(seen.to_source(pixel_grid(size)))
+        columns, rows = places.round().astype(int).reshape(-1, 2).T
+        height, width = self.depth.shape
+        return self.depth[rows.clip(0, height - 1), columns.clip(0, width - 1)].reshape(size[::-1])
+
+
+def true_depths(sequence: ImageSequence, items: Sequence[SequenceItem]) -> dict[int, TrueDepth]:
+    """By stamp, of the items that have a true depth."""
+    found = {}
+    for item in items:
+        depth = sequence.read_depth(item.index)
+        if depth is not None:
+            rectifier = _rectifier(item, image_size(depth))
+            rectified = depth if rectifier is None else rectifier.depth(depth)
+            found[item.stamp] = TrueDepth(rectified, image_size(seen(item)))
+    return found
 
 
 def pictures(sequence: ImageSequence, stamps: Sequence[int]) -> list[SequenceItem]:
@@ -153,14 +187,21 @@ def pictures(sequence: ImageSequence, stamps: Sequence[int]) -> list[SequenceIte
 
 def seen(item: SequenceItem) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a picture as the node saw it: decoded and, where it was calibrated so, rectified."""
-    # Not part of an installation without ROS, although they need none.
+    # Not part of an installation without ROS, although it needs none.
     from vggt_ros.ros.inputs.images import to_rgb
-    from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
 
     image = to_rgb(item.image)
+    rectifier = _rectifier(item, image_size(image))
+    return image if rectifier is None else rectifier(image)
+
+
+def _rectifier(item: SequenceItem, size: tuple[int, int]) -> Rectifier | None:
+    """For images of this size; None where the node goes on without a calibration, too."""
     if item.calibration is None:
-        return image
+        return None
     try:
-        return Rectifier(item.calibration)(image)
+        rectifier = Rectifier(item.calibration)
+        rectifier.check(size)
     except CameraInfoError:
-        return image  # the node went on without the calibration, too
+        return None
+    return rectifier

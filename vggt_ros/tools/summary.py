@@ -61,7 +61,8 @@ def draw(
     if truths and accuracy.depth_scale is not None:
         # As the trajectory is: in the truth's metres.
         rows['depth'] = {stamp: accuracy.depth_scale * depth for stamp, depth in depths.items()}
-        rows['true depth'], units['depth'] = truths, 'm, after one scale'
+        rows['true depth'] = {stamp: truth.depth for stamp, truth in truths.items()}
+        units['depth'] = 'm, after one scale'
     with mpl.rc_context({'font.size': 10, 'axes.titlesize': 11, 'axes.edgecolor': '#999999'}):
         sheet = Sheet([*images.values(), *depths.values()], len(rows))
         _title(sheet, recorded, accuracy, name, notes)

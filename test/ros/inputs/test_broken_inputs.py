@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from vggt_ros.calibration import Calibration, Roi
-from vggt_ros.ros.inputs.images import ENCODINGS, MAX_PIXELS, ImageError, to_depth, to_picture, to_rgb
-from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.camera import MAX_PIXELS
+from vggt_ros.rectify import CameraInfoError, Rectifier
+from vggt_ros.ros.inputs.images import ENCODINGS, ImageError, to_depth, to_picture, to_rgb
 
 PICTURE = np.random.default_rng(2).integers(0, 256, (24, 32, 3), np.uint8)
 ODD = (0, 1, -1, 2**31, 2**32 - 1, 2**63, 1e300, float('nan'), float('inf'), '', b'', None, [], 'rgb8', np.uint32(7))

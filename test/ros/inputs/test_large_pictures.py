@@ -11,9 +11,9 @@ from vggt_ros.camera import fit, pixel_grid
 from vggt_ros.depth import color_to_network
 from vggt_ros.odometry.klt import KltTracker
 from vggt_ros.odometry.windows.window import at_network_pixels
+from vggt_ros.rectify import Rectifier
 from vggt_ros.ros.inputs.decoder import LONGEST, Decoder
 from vggt_ros.ros.inputs.images import Picture, to_picture, to_rgb
-from vggt_ros.ros.inputs.rectify import Rectifier
 from vggt_ros.tracks.picture import TrackedPoints, draw_tracks
 from vggt_ros.types import KEPT, Frame
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.camera import image_size
+from vggt_ros.rectify import PRECISION, Rectifier
 from vggt_ros.ros.inputs.images import Picture, to_picture
-from vggt_ros.ros.inputs.rectify import PRECISION, Rectifier
 
 LONGEST = 1280
 """px: the sides of a picture beyond which it is halved. Corners are followed at 518, and no network sees more than

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.lens import CameraInfoError
+from vggt_ros.rectify import Rectifier
 from vggt_ros.ros.heaps import HEAPS
 from vggt_ros.ros.inputs.decoder import Decoder, Undistorted
 from vggt_ros.ros.inputs.images import ImageError, Picture
-from vggt_ros.ros.inputs.lens import CameraInfoError
 from vggt_ros.ros.inputs.optics import Optics
-from vggt_ros.ros.inputs.rectify import Rectifier
 from vggt_ros.ros.inputs.serialized import read
 from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.problems import Problems

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from vggt_ros.camera import image_size
+from vggt_ros.camera import MAX_PIXELS, image_size
+from vggt_ros.declared import declared
 from vggt_ros.ros import compat
-from vggt_ros.ros.inputs.declared import declared
 from vggt_ros.ros.inputs.headers import JPEG, Header, is_cut_off, is_known, read_header
 
-MAX_PIXELS = 100_000_000  # of an image: what promises more is refused before anybody makes room for it
 DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
 # Divisor of a jpeg's sides -> OpenCV's flags for a grey and a colour picture, the largest first.
 REDUCED = {

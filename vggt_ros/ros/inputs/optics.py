@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggt_ros.ros.inputs.rectify import Rectifier
+from vggt_ros.rectify import Rectifier
 
 FOLLOWED = 0.0025
 """Share of the image's longest side by which pixels may move with their calibration while the map goes on: as for a

@@ -10,13 +10,13 @@ from rclpy.callback_groups import CallbackGroup
 from sensor_msgs.msg import CameraInfo
 
 from vggt_ros.calibration import Calibration
+from vggt_ros.lens import CameraInfoError
 from vggt_ros.odometry.scale.recent import Recent
 from vggt_ros.odometry.scale.sources import BaselineSource
 from vggt_ros.odometry.sensors import Reading
 from vggt_ros.ros.cdr import kind_of
 from vggt_ros.ros.inputs.decoder import Decoder
 from vggt_ros.ros.inputs.images import ImageError
-from vggt_ros.ros.inputs.lens import CameraInfoError
 from vggt_ros.ros.inputs.scale import ScaleSensor
 from vggt_ros.ros.inputs.sensor import Robot
 from vggt_ros.ros.inputs.serialized import header_of, read, transported

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vggt_ros.calibration import Calibration, Roi
-from vggt_ros.ros.inputs.rectify import CameraInfoError, Rectifier
+from vggt_ros.camera import pixel_grid
+from vggt_ros.rectify import CameraInfoError, Rectifier
 
 WIDTH, HEIGHT = 320, 240
 K = np.array([[230.0, 0, 165.3], [0, 228.0, 117.6], [0, 0, 1]])
@@ -319,3 +320,27 @@ def test_how_far_pixels_move_with_a_calibration():
         assert base.moved(Rectifier(camera_info(model, binning_x=2))) == np.inf
     wider = Rectifier(zeros(P * [[1.01], [1.01], [1]]))
     assert 1.5 < wider.moved(Rectifier(zeros())) < 4
+
+
+@pytest.mark.parametrize('model', LENSES)
+@pytest.mark.parametrize('turned', [False, True])
+def test_depth_of_a_plane(model, turned):
+    """n X = 1 in the raw camera's frame: its depth in either image follows from the pixels' rays."""
+    info = camera_info(model, rotation=R if turned else np.eye(3))
+    rectifier = Rectifier(info)
+    plane = np.array([0.1, -0.15, 0.4])
+    grid = pixel_grid((WIDTH, HEIGHT)).reshape(-1, 1, 2)
+    undistort = cv2.fisheye.undistortPoints if model == 'equidistant' else cv2.undistortPoints
+    rays = cv2.convertPointsToHomogeneous(undistort(grid, K, np.array(LENSES[model])))[:, 0]
+    raw = (1 / (rays @ plane)).reshape(HEIGHT, WIDTH).astype(np.float32)
+    rays = np.concatenate([grid[:, 0], np.ones((len(grid), 1))], 1) @ np.linalg.inv(rectifier.K).T
+    wanted = (1 / (rays @ (R @ plane if turned else plane))).reshape(HEIGHT, WIDTH)
+    found = rectifier.depth(raw)
+    known = np.isfinite(found)
+    assert known.mean() > 0.8
+    if rectifier.valid is not None:
+        assert not known[~rectifier.valid].any()
+    # A raw pixel that is up to half a pixel off: that much of the slope.
+    assert np.abs(np.log(found[known] / wanted[known])).max() < 0.005
+    with pytest.raises(CameraInfoError, match='the image has'):
+        rectifier.depth(raw[1:])

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from vggt_ros.calibration import Calibration
-from vggt_ros.camera import PixelMap, image_size
-from vggt_ros.ros.inputs.declared import declared
-from vggt_ros.ros.inputs.images import MAX_PIXELS
-from vggt_ros.ros.inputs.lens import CameraInfoError, Lens
+from vggt_ros.camera import MAX_PIXELS, PixelMap, image_size, pixel_grid
+from vggt_ros.declared import declared
+from vggt_ros.lens import CameraInfoError, Lens
 
 PRECISION = 1 / 32  # source pixels: what OpenCV's fixed-point maps are exact to
 GRID = 17  # points across and down by which two ways to rectify are compared
@@ -134,6 +133,23 @@ class Rectifier:
         if valid is not None:
             rectified[~valid] = 0
         return rectified
+
+    def depth(self, depth: np.ndarray) -> np.ndarray:
+        """(H, W) float32 z-depth of the raw image -> that of the rectified one; NaN where it has none.
+
+        Each pixel is the nearest raw one, for a mean of two surfaces is none. Where the image is turned, z is that
+        along its new axis. Raises CameraInfoError on its size.
+        """
+        self.check(image_size(depth))
+        if self.is_identity:
+            return depth
+        with declared(CameraInfoError, 'the depth image cannot be rectified'):
+            x, y = self._lens.maps(self._R, self.K, self.size)
+            nearest = np.asarray(cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderValue=np.nan))
+        nearest[~_valid(x, y)] = np.nan
+        grid = pixel_grid(self.size)
+        rays = (np.concatenate([grid, np.ones_like(grid[..., :1])], -1)) @ np.linalg.inv(self.K).T
+        return (nearest / (rays @ self._R[:, 2])).astype(np.float32)
 
 
 def _spread(size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Datasets in their exact layouts: pictures, stamps, calibration, true poses and depth come out as they were put in."""
 
 import json
+import shutil
 import sys
 
 import cv2
@@ -367,6 +368,16 @@ def test_what_lies_among_the_pictures_is_left_out_and_told(tmp_path):
     assert any('3 pictures are left out' in note and '0_mask.png' in note for note in sequence.notes)
     assert len(open_sequence(tmp_path / 'masks')) == 3
     with pytest.raises(SequenceError, match=r'give one of them: masks \(3 pictures\), walk \(6 pictures\)'):
+        open_sequence(tmp_path)
+
+
+def test_the_root_of_kitti(tmp_path):
+    """With one sequence it is that one, with two a choice to make."""
+    kitti(tmp_path)
+    sequence = open_sequence(tmp_path)
+    assert (sequence.kind, len(sequence), len(sequence.trajectory)) == ('KITTI odometry', COUNT, COUNT)
+    shutil.copytree(tmp_path / 'sequences' / '07', tmp_path / 'sequences' / '08')
+    with pytest.raises(SequenceError, match='2 sequences of KITTI, give one of them: sequences/07, sequences/08'):
         open_sequence(tmp_path)
 
 

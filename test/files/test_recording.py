@@ -243,8 +243,8 @@ def test_epochs_are_not_mixed(tmp_path):
     assert len(read_tum(tmp_path / 'trajectory_epoch_4.txt')) == 1
     assert len(read_ply(tmp_path / 'cloud.ply')[0]) > 100
     assert len(read_ply(tmp_path / 'cloud_epoch_4.ply')[0]) > 100
-    assert np.loadtxt(tmp_path / 'trajectory_kitti.txt').shape == (2, 12)
-    assert np.allclose(np.loadtxt(tmp_path / 'trajectory_kitti_epoch_4.txt').reshape(3, 4), np.eye(4)[:3])
+    assert np.loadtxt(tmp_path / 'kitti_trajectory.txt').shape == (2, 12)
+    assert np.allclose(np.loadtxt(tmp_path / 'kitti_trajectory_epoch_4.txt').reshape(3, 4), np.eye(4)[:3])
     assert {'cloud.glb', 'cloud_epoch_4.glb'} <= {x.name for x in tmp_path.iterdir()}
 
 

@@ -76,7 +76,7 @@ def test_everything_is_read_back_as_it_was(tmp_path):
     np.testing.assert_allclose(again.T_world_camera[:, :3, 3], saved.trajectory.T_world_camera[:, :3, 3], atol=1e-9)
     np.testing.assert_allclose(again.T_world_camera, saved.trajectory.T_world_camera, rtol=0, atol=3e-9)
     poses = saved.trajectory.T_world_camera
-    rows = np.loadtxt(folder / 'trajectory_kitti.txt').reshape(-1, 3, 4)
+    rows = np.loadtxt(folder / 'kitti_trajectory.txt').reshape(-1, 3, 4)
     np.testing.assert_allclose(rows, (invert(poses[0]) @ poses)[:, :3], rtol=0, atol=1e-8)
     fields = json.loads((folder / 'metadata.json').read_text())
     assert (fields['unit'], fields['scale'], fields['epoch'], fields['points']) == ('metres', 'METRIC', 3, 500)

@@ -1,7 +1,7 @@
 """A folder with what the node published: trajectory, pictures, cloud, bag and a summary of the run. No ROS here.
 
     trajectory.txt    TUM, camera-to-world, optical axes, stamps exact; written pose by pose
-    trajectory_kitti.txt  the same poses as KITTI's odometry has them
+    kitti_trajectory.txt  the same poses as KITTI's odometry has them
     depth/NNNNNN.png  and confidence/NNNNNN.png, colours for people; frames.txt lists number and stamp, and behind a #
                       in its first line how the input was read
     cloud.ply         all frames in one world, coloured; cloud.glb: with the camera's way, for viewers of models
@@ -31,7 +31,7 @@ from vggt_ros.files.pictures import UNITS, DepthRange, confidence_picture, depth
 from vggt_ros.files.trajectory import format_stamp, kitti_lines, tum_header, tum_lines
 from vggt_ros.types import Scale
 
-TRAJECTORY, KITTI, FRAMES = 'trajectory.txt', 'trajectory_kitti.txt', 'frames.txt'
+TRAJECTORY, KITTI, FRAMES = 'trajectory.txt', 'kitti_trajectory.txt', 'frames.txt'
 DEPTH, CONFIDENCE, CLOUD, MODEL = 'depth', 'confidence', 'cloud.ply', 'cloud.glb'
 BAG, STATUS, SUMMARY = 'outputs', 'status.json', 'summary.png'
 FILES = (TRAJECTORY, KITTI, FRAMES, DEPTH, CONFIDENCE, CLOUD, MODEL, BAG, STATUS, SUMMARY)

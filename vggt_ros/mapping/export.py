@@ -4,7 +4,7 @@ folder/
   map.ply, map.pcd     points with colours
   map.glb              the same with the camera's way, for browsers and viewers of models
   trajectory.txt       TUM, camera-to-world
-  trajectory_kitti.txt   the same poses, as KITTI's odometry has them
+  kitti_trajectory.txt   the same poses, as KITTI's odometry has them
   images/              the keyframes' pictures, named by their stamps in nanoseconds
   colmap/              cameras, frames, images, points3D, rigs .bin: camera-from-world poses of those pictures, no
                        observations; only where pycolmap is installed
@@ -41,7 +41,7 @@ from vggt_ros.types import Scale
 
 BYTES_PER_POINT = 128  # in all files together, generously
 PLY, PCD, GLB, COLMAP, METADATA = 'map.ply', 'map.pcd', 'map.glb', 'colmap', 'metadata.json'
-TRAJECTORY, KITTI, IMAGES = 'trajectory.txt', 'trajectory_kitti.txt', 'images'
+TRAJECTORY, KITTI, IMAGES = 'trajectory.txt', 'kitti_trajectory.txt', 'images'
 FILES = {PLY, PCD, GLB, TRAJECTORY, KITTI, COLMAP, METADATA, IMAGES}
 ABANDONED = 3600.0  # seconds after which an unfinished folder is somebody's who was killed
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, stdio.h

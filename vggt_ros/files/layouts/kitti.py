@@ -20,13 +20,20 @@ from vggt_ros.files.layouts.plain import one_for_each, read_matrices, read_times
 from vggt_ros.files.text import first_numbers, lines
 from vggt_ros.files.trajectory import Trajectory
 
+SEQUENCES = ('sequences/*', 'dataset/sequences/*', '*_drive_*_sync', '*/*_drive_*_sync')  # below a root
 CHOICE = (2, 0, 3, 1)  # cameras in the order of preference: colour before grey, left before right
 EARTH = 6378137.0  # metres, the radius that the development kit uses
 
 
 def find(folder: Path) -> Layout | None:
-    """A sequence, or a camera's folder in it, or that one's ``data/``."""
+    """A sequence, or a camera's folder in it, or that one's ``data/``; or a folder that holds one sequence."""
     folder = folder.absolute()
+    sequences = sorted(x for form in SEQUENCES for x in folder.glob(form) if any(x.glob('image_*')))
+    if len(sequences) > 1:
+        names = ', '.join(str(x.relative_to(folder)) for x in sequences)
+        raise SequenceError(f'{folder}: {len(sequences)} sequences of KITTI, give one of them: {names}')
+    if sequences:
+        return find(sequences[0])
     inside = folder.parent if folder.name == 'data' else folder
     given = re.fullmatch(r'image_0?([0-3])', inside.name)
     root = inside.parent if given else folder

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip('torch')  # the renderer's
 
 from vggt_ros.camera import PixelMap, invert, pixel_grid, project, rays, transform, unproject
+from vggt_ros.mapping import voxel_map as voxel_map_module
 from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap, voxels
 from vggt_ros.similarity import Similarity
 from vggt_ros.synthetic.errors import ErrorModel
@@ -324,6 +325,24 @@ def test_the_same_place_for_ever_costs_no_more_than_once():
     assert not voxel_map.full
     assert len(voxel_map) <= 15_000 + 3 * 4800
     np.testing.assert_allclose(voxel_map.cloud().xyz[:, 2], 2.0, atol=1e-5)
+
+
+def test_looks_at_one_place_are_merged_long_before_the_budget_and_all_of_them_count(monkeypatch):
+    """A wall from four places again and again, each look with 2 % of scale of its own."""
+    rng = np.random.default_rng(1)
+    looks = [at(i, 0.3 * (i % 4), wall(2.0) * np.exp(rng.normal(0, 0.02))) for i in range(100)]
+    merged = VoxelMap(MapConfig(voxel=0.1, samples=1200, active=3))
+    held = []
+    for look in looks:
+        merged.add(look)
+        held.append(len(merged))
+    assert max(held) <= voxel_map_module.CROWDED * 1200 + 4 * 1200
+    monkeypatch.setattr(voxel_map_module, 'CROWDED', 10**6)
+    apart = build(looks, voxel=0.1, samples=1200, active=3)
+    assert len(apart) > 5 * max(held)
+    off_merged, off_apart = (abs(float(np.mean(one.cloud().xyz[:, 2])) - 2.0) for one in (merged, apart))
+    assert off_merged < off_apart + 0.004
+    assert np.std(merged.cloud().xyz[:, 2]) < np.std(apart.cloud().xyz[:, 2]) + 0.004
 
 
 def test_a_new_epoch_begins_a_new_map():

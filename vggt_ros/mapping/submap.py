@@ -19,14 +19,15 @@ IMAGE_PIXELS = 1 << 18  # larger depth images are thinned out before they are ke
 MIN_OVERLAP = 0.1  # share of a keyframe's points that another's image must hold to be compared with
 PROBES = 64  # points by which that share is estimated
 BEND = 0.01  # motion of keyframes against one another, relative to depth, that makes their comparisons void
-POINT_FIELDS = ('points', 'rgb', 'confidence', 'belief', 'log_shift', 'shift_weight')
+POINT_FIELDS = ('points', 'rgb', 'confidence', 'mass', 'belief', 'log_shift', 'shift_weight')
 
 
 @dataclass(eq=False)
 class Submap:
     """N points of one keyframe; lengths in the unit it had when it came, ``scale`` map units each.
 
-    points: (N, 3) float32 camera frame. belief: (N,) int8. log_shift, shift_weight: (N,) float32 sums over the
+    points: (N, 3) float32 camera frame. mass: (N,) float32, for how many of its weight each stands, since points of one
+    voxel became one. belief: (N,) int8. log_shift, shift_weight: (N,) float32 sums over the
     keyframes that agree: weight x log(their depth / ours), weight. depth, weight: (h, w) float32 images, NaN where
     nothing is to be trusted, cell: (h', w') int32 sample of each cell of ``stride`` pixels or -1; None once retired.
     """
@@ -46,6 +47,7 @@ class Submap:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        self.mass = np.ones(len(self.points), np.float32)
         self.clear_evidence()
 
     def clear_evidence(self) -> None:

@@ -28,6 +28,9 @@ from vggt_ros.mapping.submap import BEND, POINT_FIELDS, Submap, arrangement, com
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate
 
+CROWDED = 4  # retired points a voxel, on average, from which they are made one
+HEAVIEST = 64.0  # points of weight that one stands for at most: a world that changes a little can still move it
+
 
 @dataclass(frozen=True)
 class MapConfig:
@@ -66,9 +69,10 @@ class MapCloud:
 class VoxelMap:
     """See the module. Bounded in memory and in time per keyframe; not thread-safe.
 
-    When retired points exceed the budget they are first reduced to one a voxel; when that is not enough, whole
-    submaps go, the farthest from the newest camera first. Beyond ``submaps`` retired keyframes the one with the fewest
-    points hands them to its nearest neighbour and follows that one's corrections from then on.
+    When there are several retired points for each voxel, or more than the budget, they are reduced to one a voxel;
+    when that is not enough, whole submaps go, the farthest from the newest camera first. Beyond ``submaps`` retired
+    keyframes the one with the fewest points hands them to its nearest neighbour and follows that one's corrections
+    from then on.
     ``version`` changes with the map. ``full`` becomes True when something was dropped, and stays so until ``clear``.
     """
 
@@ -85,6 +89,7 @@ class VoxelMap:
         self.voxel = self.config.voxel
         self.full = False
         self._told = False
+        self._sparse = 0  # retired points when they were last one a voxel
         self.version += 1
 
     def begin(self, epoch: int) -> None:
@@ -200,13 +205,15 @@ class VoxelMap:
         submap.place(submap.fused())
         if len(submap.points):
             self._retired.append(submap)
-        if sum(len(one.points) for one in self._retired) > self.config.budget:
+        # A place that is seen for ever must not cost more with every look.
+        most = min(self.config.budget, CROWDED * max(self._sparse, self.config.samples))
+        if sum(len(one.points) for one in self._retired) > most:
             self._shrink()
         while len(self._retired) > self.config.submaps:
             self._hand_over(min(self._retired, key=lambda one: len(one.points)))
 
     def _shrink(self) -> None:
-        """Retired points to at most nine tenths of the budget, so that it is long before the next time."""
+        """Retired points to one a voxel and at most nine tenths of the budget: it is long before the next time."""
         xyz, rgb, _, weight, count = self._believed(self._retired)
         if not len(xyz):
             self._retired = []
@@ -214,6 +221,7 @@ class VoxelMap:
         cell = voxels(xyz, self.voxel)
         total = np.bincount(cell, weight)
         mean = np.stack([np.bincount(cell, weight * x) / total for x in (*xyz.T, *rgb.T)], 1)
+        mass = total[cell] / np.maximum(weight, np.finfo(np.float32).tiny)  # so that the next mean is that of all
         best = np.empty(len(total), np.int64)
         order = np.argsort(weight)
         best[cell[order]] = order  # the last one written is the heaviest
@@ -226,6 +234,7 @@ class VoxelMap:
             values = mean[cell[mine][chosen[mine]]]
             submap.place(camera.transform(np.linalg.inv(submap.matrix()), values[:, :3]))
             submap.rgb = values[:, 3:].round().astype(np.uint8)
+            submap.mass = np.minimum(submap.mass * mass[mine][chosen[mine]], HEAVIEST).astype(np.float32)
         here = self._active[-1].T[:3, 3] if self._active else self._retired[-1].T[:3, 3]
         self._retired.sort(key=lambda one: -float(np.linalg.norm(one.T[:3, 3] - here)))
         left = sum(len(one.points) for one in self._retired)
@@ -233,6 +242,7 @@ class VoxelMap:
             left -= len(self._retired.pop(0).points)
             self.full = True
         self._retired = [one for one in self._retired if len(one.points)]
+        self._sparse = sum(len(one.points) for one in self._retired)
 
     def _hand_over(self, small: Submap) -> None:
         self._retired.remove(small)
@@ -249,7 +259,7 @@ class VoxelMap:
             chosen = submap.belief >= self.config.views - 1
             points, confidence = submap.fused()[chosen], submap.confidence[chosen]
             distance = np.maximum(submap.scale * np.linalg.norm(points, axis=1), self.voxel)
-            weight = confidence / distance**2
+            weight = submap.mass[chosen] * confidence / distance**2
             count = np.array([len(points)])
             parts.append((camera.transform(submap.matrix(), points), submap.rgb[chosen], confidence, weight, count))
         if not parts:

@@ -26,6 +26,7 @@ from vggt_ros.srv import SaveMap
 from harness import Spinning, stamp_of, stamps, wait_until
 from vggt_ros.camera import PixelMap
 from vggt_ros.files.trajectory import read_tum
+from vggt_ros.mapping import voxel_map
 from vggt_ros.mapping.voxel_map import MapConfig, VoxelMap
 from vggt_ros.pipeline import WindowResult
 from vggt_ros.ros import loading
@@ -369,7 +370,13 @@ def problems():
     return found
 
 
-def test_who_gives_never_waits_and_the_newest_keyframes_stay(problems):
+@pytest.fixture
+def apart(monkeypatch):
+    """Points of one voxel stay apart, so that every keyframe keeps some."""
+    monkeypatch.setattr(voxel_map, 'CROWDED', 1000)
+
+
+def test_who_gives_never_waits_and_the_newest_keyframes_stay(problems, apart):
     kept = keeper(problems)  # not started yet: the slowest map there is
     for index in range(0, 60, 3):
         group = [estimate(index + i, x=0.3 * (index + i)) for i in range(3)]
@@ -387,7 +394,7 @@ def test_who_gives_never_waits_and_the_newest_keyframes_stay(problems):
     np.testing.assert_allclose(trajectory.T_world_camera[:, 2, 3], 7.0, atol=1e-9)
 
 
-def test_many_keyframes_at_once_are_all_taken(problems):
+def test_many_keyframes_at_once_are_all_taken(problems, apart):
     """A camera that was lost brings a whole map along."""
     kept = keeper(problems)
     kept.add(solution(*(estimate(index, x=0.3 * index) for index in range(2 * map_keeper.WAITING))))

@@ -46,7 +46,7 @@ class Crowd(Node):
 
     def __init__(self, kind: str) -> None:
         super().__init__(f'crowd_{kind}')
-        self._heard = 0
+        self._heard, self._telling = 0, kind == 'storm'
         self._guests: list[Any] = []
         if kind == 'listeners':
             self._come(SHOWN, 1)
@@ -67,6 +67,8 @@ class Crowd(Node):
 
     def _hear(self, _: Any) -> None:
         self._heard += 1
+        if self._heard == 1 and self._telling:  # not with the next coming and going: on a busy machine that takes long
+            print('heard: 1', flush=True)
 
     def _come_and_go(self) -> None:
         if not self._guests:

@@ -381,6 +381,17 @@ def test_the_root_of_kitti(tmp_path):
         open_sequence(tmp_path)
 
 
+def test_pictures_that_a_list_names_and_that_are_not_there_are_said(tmp_path):
+    """A copy of some pictures with the list of all; a mask that the list names is there, though not a picture."""
+    names = [f'walk {i}.png' for i in range(6)]
+    (tmp_path / 'timestamps.txt').write_text(''.join(f'{name} {1.5 + i}\n' for i, name in enumerate(names)))
+    for i in (0, 1, 4):
+        write(tmp_path / 'images' / names[i], picture(i))
+    sequence = open_sequence(tmp_path)
+    assert [item.stamp for item in sequence] == [1_500_000_000, 2_500_000_000, 5_500_000_000]
+    assert 'timestamps.txt names 3 pictures that are not there' in sequence.notes
+
+
 def test_heic_of_a_phone(tmp_path):
     """Among photographs that it made as JPEG."""
     pillow_heif = pytest.importorskip('pillow_heif')

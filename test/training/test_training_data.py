@@ -280,22 +280,31 @@ def without(folder, tmp_path, name):
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [
-        ('images/000004.png', '000004.png is missing'),
-        ('depth/000002.png', 'no depth picture for 000002.png'),
-        ('poses.txt', 'poses.txt is missing'),
-        ('intrinsics.yaml', 'intrinsics.yaml is missing'),
-    ],
+    [('poses.txt', 'there are no true poses'), ('intrinsics.yaml', '000000.png: the camera is not calibrated')],
 )
-def test_recordings_with_holes_are_refused_by_name(recording, tmp_path, name, message):
+def test_recordings_without_truth_are_refused(recording, tmp_path, name, message):
     with pytest.raises(dataset.DatasetError, match=message):
         dataset.RecordedFolder.read(without(recording, tmp_path, name), 56, 14)
+
+
+@pytest.mark.parametrize('name', ['images/000004.png', 'depth/000004.png', 'both'])
+def test_pictures_with_holes_are_left_out_and_it_is_said(recording, tmp_path, name):
+    copy_of = without(recording, tmp_path, 'depth/000004.png' if name == 'both' else name)
+    if name == 'images/000004.png':
+        (copy_of / name).write_text('no picture')
+    whole = dataset.RecordedFolder.read(recording, 56, 14)
+    read = dataset.RecordedFolder.read(copy_of, 56, 14)
+    rest = [i for i in range(8) if i != 4]
+    np.testing.assert_array_equal(read.seconds, whole.seconds[rest])
+    np.testing.assert_array_equal(read.images, whole.images[rest])
+    np.testing.assert_array_equal(read.depth, whole.depth[rest])
+    np.testing.assert_array_equal(read.T_world_camera, whole.T_world_camera[rest])
+    assert any('000004.png' in note for note in read.notes)
 
 
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
-        ('images/000004.png', 'no picture', r'000004\.png: cannot be read'),
         ('depth/000002.png', 'no picture', r'000002\.png: cannot be read'),
         ('poses.txt', '1.0 0 0 0 0 0 0\n', r'poses\.txt:1: 7 values instead of'),
         ('intrinsics.yaml', 'fx: [', r'intrinsics\.yaml'),
@@ -308,17 +317,37 @@ def test_broken_files_of_a_recording_are_named(recording, tmp_path, name, conten
         dataset.RecordedFolder.read(copy_of, 56, 14)
 
 
-def test_a_missing_pose_is_named(recording, tmp_path):
+def test_a_picture_without_a_pose_is_left_out(recording, tmp_path):
     copy_of = without(recording, tmp_path, 'depth/000000.png')
     poses = (copy_of / 'poses.txt').read_text().splitlines()
     (copy_of / 'depth' / '000000.png').write_bytes((recording / 'depth' / '000000.png').read_bytes())
-    (copy_of / 'poses.txt').write_text('\n'.join(poses[:4] + poses[5:]) + '\n')
-    with pytest.raises(dataset.DatasetError, match=r'no pose with the stamp of 000003.png'):
-        dataset.RecordedFolder.read(copy_of, 56, 14)
+    (copy_of / 'poses.txt').write_text('\n'.join([*poses[:4], *poses[6:]]) + '\n')
+    read = dataset.RecordedFolder.read(copy_of, 56, 14)
+    assert len(read.seconds) == 6
+    assert any('2 pictures without pose or depth are left out, 000003.png' in note for note in read.notes)
 
 
-def test_depth_of_another_size_is_refused(recording, tmp_path):
-    copy_of = without(recording, tmp_path, 'depth/000001.png')
-    cv2.imwrite(str(copy_of / 'depth' / '000001.png'), np.ones((60, 80), np.uint16))
-    with pytest.raises(dataset.DatasetError, match=r'depth of 000001.png has another size'):
-        dataset.RecordedFolder.read(copy_of, 56, 14)
+def test_depth_of_other_pixels_is_that_of_the_nearest(recording, tmp_path):
+    """As ScanNet has it."""
+    copy_of = tmp_path / 'copy'
+    shutil.copytree(recording, copy_of)
+    for file in (copy_of / 'depth').iterdir():
+        raw = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(file), raw[::2, ::2])
+    small, whole = (dataset.RecordedFolder.read(folder, 56, 14) for folder in (copy_of, recording))
+    both = (small.depth > 0) & (whole.depth > 0)
+    assert both.mean() > 0.9
+    assert np.median(np.abs(np.log(small.depth[both] / whole.depth[both]))) < 0.01
+
+
+def test_a_distorting_camera_is_rectified(recording, tmp_path):
+    copy_of = without(recording, tmp_path, 'intrinsics.yaml')
+    text = (recording / 'intrinsics.yaml').read_text()
+    (copy_of / 'intrinsics.yaml').write_text(text + 'distortion: [-0.2, 0.05, 0, 0]\ndistortion_model: plumb_bob\n')
+    read, whole = (dataset.RecordedFolder.read(folder, 56, 14) for folder in (copy_of, recording))
+    np.testing.assert_allclose(read.K, whole.K)
+    assert np.abs(read.images.astype(int) - whole.images).mean() > 2
+    # The middle stays where it is.
+    height, width = read.depth.shape[1:]
+    middle = np.s_[:, height // 2 - 2 : height // 2 + 3, width // 2 - 2 : width // 2 + 3]
+    assert np.median(np.abs(np.log(read.depth[middle] / whole.depth[middle]))) < 0.02

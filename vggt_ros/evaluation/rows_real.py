@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vggt_ros.calibration import Calibration
 from vggt_ros.camera import pixel_grid
 from vggt_ros.evaluation import hazards, live, plots
 from vggt_ros.evaluation.accuracy import depth_error
@@ -17,9 +16,7 @@ from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.evaluation.walks import unseen
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import RawImage
-from vggt_ros.lens import CameraInfoError
-from vggt_ros.rectify import Rectifier
+from vggt_ros.files.truth import KnownPictures
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame
 from vggt_ros.weights.registry import make_predictor
@@ -33,24 +30,11 @@ def recorded_walk(folder: Path) -> Scenario:
     Raises SequenceError.
     """
     sequence = open_sequence(folder)
-    frames: list[Frame] = []
-    truths, poses = [], []
-    rectifiers: dict[Calibration, Rectifier] = {}
-    for item in sequence:
-        depth = sequence.read_depth(item.index)
-        T = None if sequence.trajectory is None else sequence.trajectory.pose(item.stamp)
-        if depth is None or T is None or item.calibration is None or not isinstance(item.image, RawImage):
-            continue
-        try:
-            if item.calibration not in rectifiers:
-                rectifiers[item.calibration] = Rectifier(item.calibration)
-            rectifier = rectifiers[item.calibration]
-            image, depth = rectifier(item.image.to_rgb()), rectifier.depth(depth)
-        except CameraInfoError as error:
-            raise SequenceError(f'{folder}: {item.name}: {error}') from error
-        frames.append(Frame(len(frames), item.stamp, image, rectifier.K, item.frame_id))
-        truths.append(FrameTruth(T, rectifier.K, depth))
-        poses.append(T)
+    frames, truths, poses = [], [], []
+    for number, known in enumerate(KnownPictures(sequence)):
+        frames.append(Frame(number, known.item.stamp, known.image, known.K, known.item.frame_id))
+        truths.append(FrameTruth(known.T_world_camera, known.K, known.depth))
+        poses.append(known.T_world_camera)
     if sequence.damaged:
         raise SequenceError(sequence.damaged[0])
     if len(frames) < FEWEST:

@@ -1,12 +1,13 @@
-"""Recordings of one's own robot as training data: folders as :class:`vggt_ros.files.folder.FolderSequence` reads them.
+"""Recordings of one's own robot, and datasets, as training data: whatever folder ``open_sequence`` reads.
 
-Needed for every picture: its pose (``poses.txt``), its depth (``depth/``), and an ``intrinsics.yaml`` without
-distortion. All of it is checked and read before the training begins, and kept in memory at the network's size:
-150 kB a picture of 168 x 126.
+Needed are the camera's calibration and, for every picture that is to be used, its pose and its depth: in a plain folder
+``intrinsics.yaml``, ``poses.txt`` and ``depth/``. All of it is checked, rectified and read before the training begins,
+and kept in memory at the network's size: 150 kB a picture of 168 x 126.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ import cv2
 import numpy as np
 import torch
 
-from vggt_ros.camera import PixelMap, fit
+from vggt_ros.camera import PixelMap, fit, image_size
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.folder import FolderSequence
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import SequenceItem
+from vggt_ros.files.truth import KnownPicture, KnownPictures
 from vggt_ros.network import ConfigError
 from vggt_ros.training.clips import Clips
 from vggt_ros.training.config import Stage, TrainConfig
@@ -33,7 +34,8 @@ class DatasetError(ConfigError):
 @dataclass(frozen=True, eq=False)
 class RecordedFolder:
     """N pictures of one camera. seconds: (N,), increasing. images: (N, 3, h, w) uint8 RGB. depth: (N, h, w) float32
-    z-depth in metres, 0 unknown. T_world_camera: (N, 4, 4). K: (3, 3), its principal point in the image's middle."""
+    z-depth in metres, 0 unknown. T_world_camera: (N, 4, 4). K: (3, 3), its principal point in the image's middle.
+    notes: how it was read, and what was left out."""
 
     path: Path
     seconds: np.ndarray
@@ -41,6 +43,7 @@ class RecordedFolder:
     depth: np.ndarray
     T_world_camera: np.ndarray
     K: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path, longest: int, patch: int) -> RecordedFolder:
@@ -55,28 +58,19 @@ class RecordedFolder:
         sequence = open_sequence(path)
         if not isinstance(sequence, FolderSequence):
             raise DatasetError(f'{path}: only folders of pictures can be trained on')
-        if sequence.trajectory is None:
-            raise DatasetError(f'{path / "poses.txt"} is missing: training needs the pose of every picture')
-        _check_listed(path)
-        items = list(sequence)
-        if sequence.damaged:
-            raise DatasetError(f'{sequence.damaged[0]}: training needs every picture')
-        K, crop, pixel_map = _camera(path, items[0], longest, patch)
-        images, depths, poses = [], [], []
-        for item in items:
-            pose, depth = sequence.trajectory.pose(item.stamp), sequence.read_depth(item.index)
-            if pose is None:
-                raise DatasetError(f'{path / "poses.txt"}: no pose with the stamp of {item.name}')
-            if depth is None:
-                raise DatasetError(f'{path / "depth"}: there is no depth picture for {item.name}')
-            rgb = _pixels(item)
-            if depth.shape != rgb.shape[:2]:
-                raise DatasetError(f'{path / "depth"}: the depth of {item.name} has another size than the picture')
-            images.append(_resize(rgb[crop], pixel_map).transpose(2, 0, 1))
-            depths.append(_sample(depth[crop], pixel_map))
-            poses.append(pose)
-        seconds = np.array([item.stamp for item in items], np.int64) * 1e-9
-        return cls(path, seconds, np.stack(images), np.stack(depths), np.stack(poses), K)
+        known = KnownPictures(sequence)
+        crop, pixel_map, K = None, None, np.eye(3)
+        stamps, images, depths, poses = [], [], [], []
+        for picture in known:
+            if crop is None or pixel_map is None:
+                crop, pixel_map, K = _centred(picture, longest, patch)
+            stamps.append(picture.item.stamp)
+            images.append(_resize(picture.image[crop], pixel_map).transpose(2, 0, 1))
+            depths.append(_sample(picture.depth[crop], pixel_map))
+            poses.append(picture.T_world_camera)
+        seconds = np.array(stamps, np.int64) * 1e-9
+        notes = (*sequence.notes, *known.notes)
+        return cls(path, seconds, np.stack(images), np.stack(depths), np.stack(poses), K, notes)
 
     def excerpt(self, rng: np.random.Generator, stage: Stage, frames: int) -> np.ndarray:
         """Indices (frames,) of pictures at a rate of the stage, from a random beginning; all of it when it is short."""
@@ -97,6 +91,9 @@ def recorded(config: TrainConfig, device: torch.device, first: int) -> Iterator[
 
     longest, patch = config.stages[-1].longest, config.network.patch_size
     recordings = [RecordedFolder.read(Path(folder), longest, patch) for folder in config.data.folders]
+    for one in recordings:
+        for note in one.notes:
+            print(f'{one.path}: {note}', file=sys.stderr, flush=True)
     weights = np.array([len(one.seconds) for one in recordings], np.float64)
     for number in births(first, config.data):
         rng, stage = np.random.default_rng((config.run.seed, number, 1)), config.stage(number)
@@ -117,37 +114,18 @@ def recorded(config: TrainConfig, device: torch.device, first: int) -> Iterator[
         yield Clips.of(gather('images'), gather('depth'), gather('T_world_camera'), K)
 
 
-def _pixels(item: SequenceItem) -> np.ndarray:
-    return item.image.to_rgb()  # type: ignore[union-attr]  # folders give raw images
-
-
-def _check_listed(path: Path) -> None:
-    """DatasetError if ``timestamps.txt`` names a picture that is not there."""
-    images = path / 'images' if (path / 'images').is_dir() else path
-    listed = path / 'timestamps.txt'
-    names = [line.split()[0] for line in listed.read_text().splitlines() if line.split()] if listed.is_file() else []
-    missing = [name for name in names if not name.startswith('#') and not (images / name).is_file()]
-    if missing:
-        raise DatasetError(f'{images / missing[0]} is missing, {listed.name} names it ({len(missing)} such pictures)')
-
-
-def _camera(path: Path, item: SequenceItem, longest: int, patch: int) -> tuple[np.ndarray, tuple, PixelMap]:
-    """K of the network's image, the crop of the source whose middle is the principal point, and the way from there."""
-    calibration = item.calibration
-    if calibration is None or calibration.K is None:
-        raise DatasetError(f'{path / "intrinsics.yaml"} is missing: training needs the camera')
-    if any(calibration.d):
-        raise DatasetError(f'{path / "intrinsics.yaml"}: the camera distorts; rectify the pictures and the depth first')
-    K = calibration.K
+def _centred(picture: KnownPicture, longest: int, patch: int) -> tuple[tuple[slice, slice], PixelMap, np.ndarray]:
+    """The crop of the source whose middle is the principal point, the way from there to the network's image, its K."""
+    K = picture.K
     # VGGT knows no principal point but the middle: what is nearer to one edge than to the other is cut off.
-    size = _pixels(item).shape[1::-1]
+    size = image_size(picture.image)
     halves = [min(K[axis, 2] + 0.5, side - K[axis, 2] - 0.5) for axis, side in enumerate(size)]
     left, top = (max(round(K[axis, 2] + 0.5 - half), 0) for axis, half in enumerate(halves))
     width, height = (int(2 * half) for half in halves)
     pixel_map = fit((width, height), longest, patch)
     shifted = K.copy()
     shifted[:2, 2] -= (left, top)
-    return pixel_map.K_to_network(shifted), (slice(top, top + height), slice(left, left + width)), pixel_map
+    return (slice(top, top + height), slice(left, left + width)), pixel_map, pixel_map.K_to_network(shifted)
 
 
 def _resize(rgb: np.ndarray, pixel_map: PixelMap) -> np.ndarray:

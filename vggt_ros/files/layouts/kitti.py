@@ -55,7 +55,7 @@ def find(folder: Path) -> Layout | None:
 
 
 def _odometry(root: Path, place: Path, number: int, notes: tuple[str, ...]) -> Layout:
-    pictures, stamps = read_times(root / 'times.txt', _pictures(place))
+    pictures, stamps, more = read_times(root / 'times.txt', _pictures(place))
     calibration, offset = None, np.eye(4)
     if (root / 'calib.txt').is_file():
         fields = _fields(root / 'calib.txt')
@@ -64,14 +64,15 @@ def _odometry(root: Path, place: Path, number: int, notes: tuple[str, ...]) -> L
     file = root.parent.parent / 'poses' / f'{root.name}.txt'
     if file.is_file():
         poses = one_for_each(read_matrices(file, 12), len(pictures), file) @ offset
-    return Layout('KITTI odometry', pictures, stamps, calibration=calibration, poses=poses, notes=notes)
+    return Layout('KITTI odometry', pictures, stamps, calibration=calibration, poses=poses, notes=notes + more)
 
 
 def _raw(root: Path, place: Path, number: int, notes: tuple[str, ...]) -> Layout:
     pictures = _pictures(place / 'data')
     stamps: list[int] = []
     if (place / 'timestamps.txt').is_file():
-        pictures, stamps = read_times(place / 'timestamps.txt', pictures)
+        pictures, stamps, more = read_times(place / 'timestamps.txt', pictures)
+        notes += more
     calibration, truth = None, None
     file = root.parent / 'calib_cam_to_cam.txt'
     if file.is_file():
@@ -115,7 +116,7 @@ def _gps(root: Path, R_rect: np.ndarray | None, offset: np.ndarray) -> Trajector
     needed = (folder / 'timestamps.txt', above / 'calib_imu_to_velo.txt', above / 'calib_velo_to_cam.txt')
     if R_rect is None or R_rect.size != 9 or not all(x.is_file() for x in needed):
         return None
-    files, stamps = read_times(needed[0], sorted((folder / 'data').glob('*.txt')))
+    files, stamps, _ = read_times(needed[0], sorted((folder / 'data').glob('*.txt')))
     rows = np.array([first_numbers(x, 6)[:6] for x in files])
     latitude, longitude, up, roll, pitch, yaw = rows.T
     scale = np.cos(np.radians(latitude[0]))

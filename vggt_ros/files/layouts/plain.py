@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +41,8 @@ def find(folder: Path) -> Layout | None:
     stamps: Sequence[int] = ()
     times = next((x for name in TIMES if (x := root / name).is_file()), None)
     if times is not None:
-        pictures, stamps = read_times(times, pictures)
+        pictures, stamps, more = read_times(times, pictures)
+        notes += more
     elif named := stamps_of(pictures):
         pictures, stamps, unit = named
         notes += (f'stamps taken from the names: {unit}; fps says otherwise',)
@@ -103,8 +105,17 @@ def stamps_of(pictures: list[Path]) -> tuple[list[Path], list[int], str] | None:
     return [pictures[i] for i in order], [stamps[i] + shift for i in order], unit
 
 
-def read_times(path: Path, pictures: list[Path]) -> tuple[list[Path], list[int]]:
-    """(pictures in the order of time, nanoseconds) from "name seconds" a line, or from a time for each picture."""
+class Times(NamedTuple):
+    """pictures: in the order of time. stamps: of each, nanoseconds. notes: what was assumed."""
+
+    pictures: list[Path]
+    stamps: list[int]
+    notes: tuple[str, ...]
+
+
+def read_times(path: Path, pictures: list[Path]) -> Times:
+    """From "name seconds" a line, or from a time for each picture. Raises SequenceError."""
+    absent = 0
     entries = list(lines(path))
     names = sorted((x.name for x in pictures), key=len, reverse=True)
     named = [next((name for name in names if _begins(line, name)), None) for _, line in entries]
@@ -113,7 +124,8 @@ def read_times(path: Path, pictures: list[Path]) -> tuple[list[Path], list[int]]
         for (number, line), name in zip(entries, named, strict=True):
             words = line.removeprefix('"').removeprefix(name or '').removeprefix('"').replace(',', ' ').split()
             if name is None and len(words) >= 2:
-                continue  # of a picture that is not there
+                absent += not (pictures[0].parent / ' '.join(words[:-1])).exists()
+                continue
             if not words or name is None:
                 raise SequenceError(f'{path}:{number}: wanted "name seconds", found {line!r}')
             stamps[name] = _time(path, number, words[0])
@@ -128,7 +140,8 @@ def read_times(path: Path, pictures: list[Path]) -> tuple[list[Path], list[int]]
         raise SequenceError(f'{path}: two pictures have the same stamp')
     order = sorted(range(len(found)), key=found.__getitem__)
     shift = 1 if found and found[order[0]] == 0 else 0
-    return [pictures[i] for i in order], [found[i] + shift for i in order]
+    notes = (f'{path.name} names {absent} pictures that are not there',) if absent else ()
+    return Times([pictures[i] for i in order], [found[i] + shift for i in order], notes)
 
 
 def _begins(line: str, name: str) -> bool:

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from vggt_ros.evaluation import hazards, live, runs
 from vggt_ros.evaluation.report import EvaluationSettings, Row, at_most, put, table
 from vggt_ros.evaluation.scenarios import PERIOD, SIZE, K, Scenario, room_loop
+from vggt_ros.tools import evaluate
 from vggt_ros.types import Frame, PosedFrame, Scale, State
 
 MAP = np.diag([0.5, 0.5, 0.5, 1.0])  # m -> map units
@@ -186,3 +187,11 @@ def test_the_table_takes_the_place_of_the_old_one(tmp_path):
 def test_seeds_of_a_row():
     assert list(EvaluationSettings(3).runs()) == [1000, 1001, 1002]
     assert list(EvaluationSettings(3, first_seed=5).runs(2)) == [5, 6]
+
+
+def test_a_recording_that_does_not_tell_enough_is_one_line(tmp_path, capsys):
+    (tmp_path / '0.png').write_bytes(b'no picture')
+    assert evaluate.main(['--rows', 'recorded', '--data', str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert '0.png: cannot be read as a picture' in error[0]

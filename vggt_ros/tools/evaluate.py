@@ -21,6 +21,7 @@ from tqdm import tqdm
 from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, put
 from vggt_ros.evaluation.report import table as as_table
 from vggt_ros.evaluation.rows import ROWS
+from vggt_ros.files.errors import SequenceError
 
 TABLE = 'odometry.md'
 _DATA = 'VGGT_ROS_TEST_DATA'
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         '--data',
         type=Path,
         metavar='DIR',
-        help=f'pictures with intrinsics.yaml, poses.txt and depth/ for the recorded walk (default: hololens/ in the '
+        help=f'a folder or dataset with calibration, poses and depth for the recorded walk (default: hololens/ in the '
         f'folder that {_DATA} names)',
     )
     given = parser.parse_args(arguments)
@@ -87,9 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
         data = Path(os.environ[_DATA]) / 'hololens'
     if data is not None and not data.is_dir():
         parser.error(f'{data} is no folder')
-    return measure(
-        ROWS, given.rows, EvaluationSettings(given.seeds, frames=given.frames, data=data), given.output, TABLE
-    )
+    settings = EvaluationSettings(given.seeds, frames=given.frames, data=data)
+    try:
+        return measure(ROWS, given.rows, settings, given.output, TABLE)
+    except SequenceError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
 
 
 if __name__ == '__main__':

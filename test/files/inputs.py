@@ -198,6 +198,16 @@ def compressed(name: str) -> Callable[[Path], Path]:
     return make
 
 
+def one_cut_off(folder: Path) -> Path:
+    with BagWriter(folder / 'walk', 'mcap') as writer:
+        for i in range(COUNT):
+            data = cv2.imencode('.jpg', picture(i)[..., ::-1])[1].ravel()
+            data = data[: len(data) // 2] if i == 3 else data
+            writer.info('/cam/camera_info', START + i * 10**8)
+            writer.write('/cam/image_raw/compressed', 'CompressedImage', START + i * 10**8, format='jpeg', data=data)
+    return folder / 'walk'
+
+
 def unfinished(folder: Path) -> Path:
     (folder / 'walk.bag.active').write_bytes(b'#ROSBAG V2.0\n')
     return folder / 'walk.bag.active'
@@ -429,6 +439,7 @@ CASES: dict[str, tuple[str, list[Case]]] = {
                 TOPIC,
             ),
             Case('JPEG or PNG in CompressedImage', 'image_transport', compressed('rgb8; png compressed bgr8')),
+            Case('one of them cut off', 'a bad link', one_cut_off, COUNTED, 'is cut off', COUNT - 1),
             Case(
                 'FFMPEGPacket',
                 'ffmpeg_image_transport',

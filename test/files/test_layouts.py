@@ -392,6 +392,15 @@ def test_pictures_that_a_list_names_and_that_are_not_there_are_said(tmp_path):
     assert 'timestamps.txt names 3 pictures that are not there' in sequence.notes
 
 
+def test_what_is_in_a_folder_without_pictures_is_named(tmp_path):
+    (tmp_path / 'walk.mp4').write_bytes(b'no video')
+    (tmp_path / 'bag').mkdir()
+    (tmp_path / 'bag' / 'metadata.yaml').write_text('rosbag2_bagfile_information: {}')
+    (tmp_path / 'notes.txt').write_text('')
+    with pytest.raises(SequenceError, match=r'no pictures; give what is in it: bag, walk\.mp4$'):
+        open_sequence(tmp_path)
+
+
 def test_heic_of_a_phone(tmp_path):
     """Among photographs that it made as JPEG."""
     pillow_heif = pytest.importorskip('pillow_heif')

@@ -17,6 +17,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from bags import HEIGHT, WIDTH, BagWriter
 from exact import ROOM, K, depth_of, view, walk
 from vggt_ros.files import recording
 from vggt_ros.files.cloud import read_ply
@@ -253,6 +254,18 @@ def test_what_cannot_work_ends_at_once_with_the_reason(tmp_path, capfd, argument
     assert demo.main(arguments) == code
     assert complaint in capfd.readouterr().err
     assert not (tmp_path / 'out' / 'trajectory.txt').exists()
+
+
+def test_images_that_cannot_be_decoded_are_refused_before_anything_is_started(tmp_path, capfd):
+    with BagWriter(tmp_path / 'walk', 'mcap') as bag:
+        for i in range(3):
+            data = np.zeros(12 * WIDTH * HEIGHT, np.uint8)
+            fields = {'height': HEIGHT, 'width': WIDTH, 'encoding': '32FC3', 'is_bigendian': 0, 'step': 12 * WIDTH}
+            bag.write('/cam/image_raw', 'Image', START + i, data=data, **fields)
+    assert demo.main(['--input', str(tmp_path / 'walk'), '--output', str(tmp_path / 'out')]) == 2
+    said = capfd.readouterr()
+    assert "image 0: encoding '32FC3' is not supported" in said.err
+    assert 'starting' not in said.out
 
 
 def test_a_node_that_cannot_load_its_weights_ends_the_demo_with_its_reason(tmp_path, capfd):

@@ -14,6 +14,7 @@ from vggt_ros.files.bags.packets import Packet, PacketDecoder, to_rgb
 from vggt_ros.files.bags.storage import Channel, Stored
 from vggt_ros.files.bags.topics import camera_info_topic, choose_codec, choose_topic
 from vggt_ros.files.errors import DamagedError
+from vggt_ros.files.headers import problem_of
 from vggt_ros.files.sequence import FRAME_ID, EncodedImage, ImageSequence, RawImage, SequenceItem
 
 CALIBRATION_AGE = 1_000_000_000
@@ -113,9 +114,14 @@ class BagSequence(ImageSequence):
         image: RawImage | EncodedImage
         if stored.channel.kind == COMPRESSED:
             image = EncodedImage(message.format, message.data)
+            problem = problem_of(bytes(message.data))
         else:
             fields = ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
             image = RawImage(*(getattr(message, field) for field in fields))
+            length, wanted = len(message.data), message.step * message.height
+            problem = f'{length} bytes, wanted are {wanted}' if length < wanted else ''
+        if problem:
+            raise DamagedError(f'{self.path}: {name} is damaged: {problem}')
         header = message.header
         stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
         return SequenceItem(index, name, stamp or stored.time, image, header.frame_id or FRAME_ID, calibration)

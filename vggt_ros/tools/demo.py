@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from vggt_ros.files.recording import (
     writing,
 )
 from vggt_ros.files.sequence import ImageSequence
+from vggt_ros.ros.inputs.images import ImageError, to_picture
 from vggt_ros.tools import summary
 from vggt_ros.tools.live_run import INCOMPLETE, LOGS, DemoError, LiveRun, RunSettings, progress, tell
 from vggt_ros.tools.processes import share_folder
 from vggt_ros.tools.recorded import Recorded, RecordedError, RunAccuracy, measure
 
+FIRST = 5  # images that are looked at before anything is started
 FRAMES, SIZE, WORLD = 60, (320, 240), 'room'
 
 
@@ -88,9 +91,23 @@ def _open(settings: RunSettings, folder: Path) -> ImageSequence:
         )
         if sequence.length == 1:
             raise SequenceError(f'{path}: one picture alone; motion and depth want two at least')
+        _check_decodable(sequence)
         return sequence
     except FileNotFoundError as error:
         raise SequenceError(str(error)) from error
+
+
+def _check_decodable(sequence: ImageSequence) -> None:
+    """Raises SequenceError when none of the first images can be decoded."""
+    problem = None
+    for item in islice(sequence, FIRST):
+        try:
+            to_picture(item.image, longest=256)
+        except ImageError as error:
+            problem = problem or f'{item.name}: {error}'
+        else:
+            return
+    raise SequenceError(f'{sequence.path}: {problem}; none of the first {FIRST} images can be decoded')
 
 
 def render(path: Path, seed: int, frames: int) -> None:

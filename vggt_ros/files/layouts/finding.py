@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from vggt_ros.files.bags.names import is_bag
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.layouts import colmap, euroc, kitti, nerf, plain, rgbd, tum
 from vggt_ros.files.layouts.layout import Layout, pictures_in
@@ -23,6 +24,7 @@ FINDERS: tuple[Callable[[Path], Layout | None], ...] = (
     colmap.find,
     plain.find,
 )
+VIDEOS = {'.mp4', '.mov', '.mkv', '.webm', '.avi', '.h264', '.h265', '.mjpeg', '.m4v', '.ts', '.wmv'}
 # Pictures that nothing here can read, and what to do about them.
 FOREIGN = {'.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.gif', '.svg'}
 
@@ -43,6 +45,9 @@ def find_layout(folder: Path) -> Layout:
         raise SequenceError(
             f'{folder}: {len(foreign)} files like *{foreign[0]}, which are not read: convert them to jpg'
         )
+    inside = sorted(x.name for x in folder.iterdir() if is_bag(x) or x.suffix.lower() in VIDEOS)
+    if inside:
+        raise SequenceError(f'{folder}: no pictures; give what is in it: {", ".join(inside)}')
     raise SequenceError(f'{folder}: neither pictures ({" ".join(sorted(IMAGE_SUFFIXES))}) nor a bag')
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from vggt_ros.camera import MAX_PIXELS, image_size
 from vggt_ros.declared import declared
+from vggt_ros.files.headers import JPEG, Header, is_cut_off, is_known, read_header
 from vggt_ros.ros import compat
-from vggt_ros.ros.inputs.headers import JPEG, Header, is_cut_off, is_known, read_header
 
 DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
 # Divisor of a jpeg's sides -> OpenCV's flags for a grey and a colour picture, the largest first.

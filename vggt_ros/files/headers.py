@@ -57,6 +57,15 @@ def is_cut_off(data: bytes) -> bool:
     return data.find(bytes((0xFF, _SCAN)), max(end, 0)) >= 0
 
 
+def problem_of(data: bytes) -> str:
+    """Why the file of a picture cannot be whole, as far as can be told without decoding it; empty when it may be."""
+    if not is_known(data):
+        return f'{len(data)} bytes that begin with {data[:8].hex(" ") or "nothing"} are no picture'
+    if data.startswith(JPEG) and is_cut_off(data):
+        return f'the jpeg of {len(data)} bytes is cut off'
+    return '' if read_header(data) is not None else f'the picture of {len(data)} bytes is broken'
+
+
 def _ends(data: bytes) -> bool:
     """Whether the chunks of a png file lead to its end: decoders make room for what a chunk's length promises."""
     place = len(PNG)

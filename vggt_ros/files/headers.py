@@ -61,7 +61,7 @@ def problem_of(data: bytes) -> str:
     """Why the file of a picture cannot be whole, as far as can be told without decoding it; empty when it may be."""
     if not is_known(data):
         return f'{len(data)} bytes that begin with {data[:8].hex(" ") or "nothing"} are no picture'
-    if data.startswith(JPEG) and is_cut_off(data):
+    if data.startswith(JPEG) and (is_cut_off(data) or bytes((0xFF, _SCAN)) not in data):
         return f'the jpeg of {len(data)} bytes is cut off'
     return '' if read_header(data) is not None else f'the picture of {len(data)} bytes is broken'
 

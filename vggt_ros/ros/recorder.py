@@ -65,7 +65,7 @@ OUTPUTS = {
 JOINED = ('odometry', 'depth/image_rect', 'depth/confidence', 'points')
 QUIET = 0.5  # seconds without a message after which nothing more is on its way
 DIAGNOSTICS_EVERY = 1.5  # seconds within which a live node reports once more
-STRAGGLER = 4.0  # seconds to wait for what is missing of an image: DDS notices a loss after 3
+STRAGGLER = 4.0  # seconds without any output after which what is missing will not come: DDS notices a loss after 3
 MOST_WAITING = 50  # images of which something is missing
 MOST_REMEMBERED = 1000  # images of which the epoch is known
 
@@ -90,7 +90,10 @@ class Recorder(Node):
         self.diagnosed = 0.0  # when the node last told on /diagnostics what it runs and has done
         self.deadline: int | None = None  # nanoseconds; what comes later is not recorded
         self._joined: OrderedDict[int, dict[str, Any]] = OrderedDict()
-        self._joined_since: dict[int, float] = {}
+        self._begun: dict[int, int] = {}  # how many images had begun to arrive when this one did
+        self._newest = dict.fromkeys(JOINED, 0)  # the same of the newest image on each topic
+        self._images = 0
+        self._progress = time.monotonic()  # when the last of the joined outputs came
         self._tracks: OrderedDict[int, tuple[int, int]] = OrderedDict()  # epoch and scale by stamp
         self._incomplete = 0
         self._arrivals: dict[str, list[int]] = {}
@@ -152,12 +155,22 @@ class Recorder(Node):
 
     def _join(self, name: str, message: Any) -> None:
         stamp = time_to_ns(message.header.stamp)
-        self._joined.setdefault(stamp, {})[name] = message
-        self._joined_since.setdefault(stamp, time.monotonic())
-        if len(self._joined[stamp]) == len(JOINED):
-            self._write_joined(stamp)
+        self._progress = time.monotonic()
+        if stamp not in self._joined:
+            self._joined[stamp] = {}
+            self._images += 1
+            self._begun[stamp] = self._images
+        self._joined[stamp][name] = message
+        self._newest[name] = max(self._newest[name], self._begun[stamp])
+        for waiting in [one for one in self._joined if self._is_done(one)]:  # in the order in which they began
+            self._write_joined(waiting)
         if len(self._joined) > MOST_WAITING:
             self._write_joined(next(iter(self._joined)))
+
+    def _is_done(self, stamp: int) -> bool:
+        """Whether all of an image is here, or later ones have come on every topic that lacks it: they keep order."""
+        parts, begun = self._joined[stamp], self._begun[stamp]
+        return all(self._newest[name] > begun for name in JOINED if name not in parts)
 
     def _remember(self, tracks: TrackArray) -> None:
         self._tracks[time_to_ns(tracks.header.stamp)] = tracks.epoch, tracks.scale
@@ -166,7 +179,7 @@ class Recorder(Node):
 
     def _write_joined(self, stamp: int) -> None:
         parts = self._joined.pop(stamp)
-        del self._joined_since[stamp]
+        del self._begun[stamp]
         self._incomplete += len(parts) < len(JOINED)
         status = self._latest
         now = (0, Scale.UNKNOWN) if status is None else (status.epoch, status.scale)
@@ -193,16 +206,17 @@ class Recorder(Node):
         self._statuses.append((time.monotonic(), message))
 
     def _on_timer(self) -> None:
-        """Give up on what is missing for too long, and pass on what is written."""
+        """Give up on what is missing when nothing comes any more, and pass on what is written."""
         now = time.monotonic()
-        for stamp in [stamp for stamp, since in self._joined_since.items() if now - since > STRAGGLER]:
-            self._write_joined(stamp)
+        if now - self._progress > STRAGGLER:
+            for stamp in list(self._joined):
+                self._write_joined(stamp)
         if not self._connected:
             self._connected = all(self.count_publishers(topic) for topic in self._output_topics)
         while self._connected and self._statuses:
             since, message = self._statuses[0]
             missing = message.images_processed - (self._solved_before or 0) - self.recording.frames
-            if missing > 0 and now - since <= STRAGGLER:
+            if missing > 0 and now - max(since, self._progress) <= STRAGGLER:
                 break
             self._relay.publish(message)
             self._statuses.popleft()

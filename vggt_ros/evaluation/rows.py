@@ -20,6 +20,7 @@ ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'teleport': rows_failures.teleport,
     'look_alike': rows_failures.look_alike,
     'wrong_focal': rows_input.wrong_focal,
+    'off-centre': rows_input.off_centre,
     'missing': rows_input.missing,
     'alignment': rows_cost.alignment,
     'long_run': rows_cost.long_run,

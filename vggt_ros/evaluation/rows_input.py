@@ -11,6 +11,7 @@ from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_mos
 from vggt_ros.pipeline import WindowResult
 
 FOCAL = 1.1  # factor of the wrong focal length
+OFF_CENTRE = (0.0, 0.03, 0.08)  # of the width
 MISSING = 0.3  # share of the images that never come
 WARNED = 3  # windows until a warning
 
@@ -44,6 +45,17 @@ def wrong_focal(settings: EvaluationSettings) -> Findings:
 
 def _warns(result: WindowResult) -> bool:
     return any('focal' in text for text in (*result.reasons, *result.warnings))
+
+
+def off_centre(settings: EvaluationSettings) -> Findings:
+    """The principal point is not in the image's middle, and camera_info says so; the network supposes it there."""
+    errors, rows = replace(hazards.ROUGH, focal_window=0.01, centred=True), []
+    for share in OFF_CENTRE:
+        scenario = scenarios.room_loop(120, pictures=True, K=scenarios.off_centre(share))
+        ates = [live.error(live.run_pipeline(scenario, errors, seed)).ate for seed in settings.runs()]
+        name = f'principal point off by {share:.0%} of the width: median ATE [m]'
+        rows.append(at_most(name, median(ates), 0.03, '{:.3f}'))
+    return Findings(rows)
 
 
 def missing(settings: EvaluationSettings) -> Findings:

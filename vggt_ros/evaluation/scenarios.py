@@ -80,7 +80,7 @@ def box_world(
     return builder.build(lights, np.array([low + 0.3, high - 0.3]), walkway, [centre], closed=False)
 
 
-def _scenario(T: np.ndarray, low: np.ndarray, high: np.ndarray, pictures: bool) -> Scenario:
+def _scenario(T: np.ndarray, low: np.ndarray, high: np.ndarray, pictures: bool, K: np.ndarray = K) -> Scenario:
     stamps = [(i + 1) * PERIOD for i in range(len(T))]
     images: Iterable[np.ndarray]
     scene = None
@@ -96,12 +96,19 @@ def _scenario(T: np.ndarray, low: np.ndarray, high: np.ndarray, pictures: bool) 
 ROOM = np.array([-4.0, -3.0, 0.0]), np.array([4.0, 3.0, 3.0])
 
 
-def room_loop(count: int = 240, pictures: bool = False, stop: int | None = None) -> Scenario:
+def off_centre(share: float) -> np.ndarray:
+    """K of a camera whose principal point is off by a share of the width, to the right, and half of that down."""
+    moved = K.copy()
+    moved[:2, 2] += share * SIZE[0] * np.array([1.0, 0.5])
+    return moved
+
+
+def room_loop(count: int = 240, pictures: bool = False, stop: int | None = None, K: np.ndarray = K) -> Scenario:
     """One turn on an ellipse of radii 2 and 1.5 m in a room of 8 x 6 x 3 m, looking ahead, until frame ``stop``."""
     angle = np.linspace(0, 2 * np.pi, count)[:stop]
     position = np.stack([2 * np.cos(angle), 1.5 * np.sin(angle), np.full(len(angle), 1.5)], axis=1)
     ahead = np.stack([-2 * np.sin(angle), 1.5 * np.cos(angle), np.zeros(len(angle))], axis=1)
-    return _scenario(look_at(position, position + ahead), *ROOM, pictures)
+    return _scenario(look_at(position, position + ahead), *ROOM, pictures, K)
 
 
 def room_turn(count: int = 240, pictures: bool = False) -> Scenario:

@@ -24,7 +24,9 @@ class ErrorModel:
     translation: float = 0.0  # of poses, per axis, as a share of the window's median depth
     focal_window: float = 0.0  # standard deviation of log focal length, common to the window
     focal_frame: float = 0.0  # the same, per frame
-    centred: bool = False  # the principal point is predicted in the image's centre, as VGGT does, wherever it is
+    # the principal point is predicted in the image's centre, as VGGT does, wherever it is; poses and depth are those of
+    # a camera that looks there
+    centred: bool = False
     # share of common surface from which two frames are connected; a group of frames that is not connected to slot 0
     # stays rigid, but is placed at random
     overlap: float = 0.0

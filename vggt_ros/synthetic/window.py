@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import zoom
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.camera import PixelMap, invert, project, rays, transform, unproject
+from vggt_ros.camera import PixelMap, invert, pixel_grid, project, rays, transform, unproject
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.truth import FrameTruth, sample_depth
 from vggt_ros.types import Frame, TrackPrediction
@@ -61,11 +61,13 @@ class SimulatedWindow:
         self.depth_bias = self.errors.depth_window * rng.normal()
         focal = self.errors.focal_window * rng.normal()
         self.K_predicted = self.K.copy()
+        self.turned = np.tile(np.eye(4), (len(frames), 1, 1))  # from the camera that the network sees to the true one
         for slot, index in enumerate(self.indices):
             factor = np.exp(focal + self.errors.focal_frame * network.rng('focal', *self.key, index).normal())
             self.K_predicted[slot, [0, 1], [0, 1]] *= factor
             if self.errors.centred:
                 self.K_predicted[slot, :2, 2] = (np.array(self.maps[slot].size) - 1) / 2
+                self.turned[slot, :3, :3] = _towards(rays(self.K_predicted[slot, :2, 2], self.K[slot]))
         self.blank = {slot for slot, frame in enumerate(frames) if _contrast(frame.image) < self.errors.blank}
         self.T_belief = np.stack([truth.T_world_camera for truth in self.truths])
         self.frame_scale = np.ones(len(frames))
@@ -190,7 +192,8 @@ class SimulatedWindow:
 
     def poses(self) -> np.ndarray:
         """(S, 4, 4) float64 T_window_camera in window units, slot 0 the identity."""
-        T = invert(self.T_belief[0]) @ self.T_belief
+        T_belief = self.T_belief @ self.turned
+        T = invert(T_belief[0]) @ T_belief
         for slot in range(1, len(T)):
             rng = self._frame_rng('pose', slot)
             turn = Rotation.from_rotvec(np.radians(self.errors.rotation) * rng.normal(size=3)).as_matrix()
@@ -224,7 +227,10 @@ class SimulatedWindow:
                 error += _flying(rng, truth, errors.flying)
             valid = np.isfinite(truth)
             log_depth = np.log(np.where(valid, truth, 1.0)) + error + self.depth_bias + np.log(self.frame_scale[slot])
-        depth = np.where(valid, np.exp(log_depth) / self.unit, np.nan)
+        # Along the axis of the camera that the network sees.
+        height, width = truth.shape
+        along = rays(pixel_grid((width, height)), self.K[slot]) @ self.turned[slot, :3, 2]
+        depth = np.where(valid, along * np.exp(log_depth) / self.unit, np.nan)
         return depth.astype(np.float32), self._confidence(slot, error, valid).astype(np.float32)
 
     def _confidence(self, slot: int, error: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -285,6 +291,15 @@ class SimulatedWindow:
             return np.zeros(len(queries), int)
         u, v = np.round(self.maps[0].to_source(queries)).astype(int).T
         return table[np.clip(v, 0, table.shape[0] - 1), np.clip(u, 0, table.shape[1] - 1)]
+
+
+def _towards(ray: np.ndarray) -> np.ndarray:
+    """(3, 3) smallest rotation that takes the optical axis to a ray (3,)."""
+    x, y, z = ray / np.linalg.norm(ray)
+    # Rodrigues' formula for the axis z x ray.
+    return np.array(
+        [[1 - x * x / (1 + z), -x * y / (1 + z), x], [-x * y / (1 + z), 1 - y * y / (1 + z), y], [-x, -y, z]]
+    )
 
 
 def _strided(K: np.ndarray, step: int) -> np.ndarray:

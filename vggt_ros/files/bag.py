@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vggt_ros.files.errors import DamagedError
 from vggt_ros.files.headers import problem_of
 from vggt_ros.files.sequence import FRAME_ID, EncodedImage, ImageSequence, RawImage, SequenceItem
 
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 CALIBRATION_AGE = 1_000_000_000
 
 
@@ -37,11 +39,14 @@ class BagSequence(ImageSequence):
             images, infos = self._channels(bag)
             self.notes = (*self._files.notes, *bag.notes)
             self._codec = choose_codec(path, bag, images)
+        self._rectified = '/image_rect' in self.topic
         super().__init__(path, sum(x.count for x in images), stride, limit)
         info_count = sum(x.count for x in infos)
         if info_count == 0:
             self.notes += (f'no CameraInfo on {self._info_topic}: the camera is uncalibrated',)
-        elif info_count != self._count:
+        elif self._rectified:
+            self.notes += ('the images are rectified: of CameraInfo, P counts and no distortion',)
+        if info_count not in (0, self._count):
             self.notes += (
                 f'{info_count} CameraInfo messages for {self._count} images: not synchronised,'
                 ' each image takes the latest',
@@ -80,7 +85,8 @@ class BagSequence(ImageSequence):
 
     def _hear(self, bag: OpenBag, stored: Stored, latest: _LatestCalibration) -> None:
         try:
-            latest.add(stored.time, bag.decode(stored))
+            calibration = Calibration.from_message(bag.decode(stored))
+            latest.add(stored.time, _of_rectified(calibration) if self._rectified else calibration)
         except DamagedError as error:
             self.damaged.append(f'{self._info_topic}: {error}')
 
@@ -127,6 +133,13 @@ class BagSequence(ImageSequence):
         return SequenceItem(index, name, stamp or stored.time, image, header.frame_id or FRAME_ID, calibration)
 
 
+def _of_rectified(calibration: Calibration) -> Calibration:
+    """Of images that image_proc has rectified, which share the raw image's CameraInfo: K is that of P."""
+    p = calibration.p
+    k = (*p[:3], *p[4:7], *p[8:11]) if len(p) == 12 and p[0] else calibration.k
+    return replace(calibration, d=(), k=k, r=IDENTITY)
+
+
 class _LatestCalibration:
     """The CameraInfo in force; times are those of the recording, so stamps of 0 do no harm."""
 
@@ -135,8 +148,7 @@ class _LatestCalibration:
         self._time = 0
         self._changed = False
 
-    def add(self, time: int, info: Any) -> None:
-        calibration = Calibration.from_message(info)
+    def add(self, time: int, calibration: Calibration) -> None:
         self._changed |= self._calibration not in (None, calibration)
         self._calibration, self._time = calibration, time
 

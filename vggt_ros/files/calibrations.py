@@ -15,10 +15,11 @@ import numpy as np
 import yaml
 
 from vggt_ros.calibration import Calibration
-from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.errors import SequenceError, in_a_line
 from vggt_ros.files.text import read_text
 
 DEPTH_SCALE = 0.001  # metres per unit of depth pictures, where nobody says otherwise
+DEPTH_SCALES = (1e-6, 0.1)  # what it can be; some programs write units per metre
 OWN = {'image_width', 'image_height', 'fx', 'fy', 'cx', 'cy', 'skew', 'distortion_model', 'distortion', 'depth_scale'}
 TOLD = {'pose_units', 'depth_max'}  # about what lies beside; poses are metres, see below
 MATRICES = ('camera_matrix', 'distortion_coefficients', 'rectification_matrix', 'projection_matrix')
@@ -48,14 +49,14 @@ def read_calibration(path: Path) -> tuple[Calibration, float]:
     """(calibration, metres per unit of depth pictures). Raises SequenceError naming the file."""
     text = read_text(path)
     try:
-        if text.lstrip().startswith('%YAML:1.0') or '!!opencv-matrix' in text:
+        if text.lstrip().startswith(('%YAML:1.0', '<?xml')) or '!!opencv-matrix' in text:
             return _of_opencv(path), DEPTH_SCALE
         fields = yaml.safe_load(text)
         if isinstance(fields, dict) and isinstance(fields.get('cam0'), dict):
             return _of_kalibr(fields), DEPTH_SCALE
         return _of_fields(fields)
-    except (ValueError, yaml.YAMLError, cv2.error) as error:
-        raise SequenceError(f'{path}: {error}') from error
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError, cv2.error) as error:
+        raise SequenceError(f'{path}: {in_a_line(error)}') from error
 
 
 def _of_fields(fields: Any) -> tuple[Calibration, float]:
@@ -73,9 +74,13 @@ def _of_fields(fields: Any) -> tuple[Calibration, float]:
         # camera_calibration_parsers writes "pinhole" beside the model of the lens, others the lens itself.
         fields = {'distortion_model': 'plumb_bob' if model == 'pinhole' else model} | fields
     try:
-        return Calibration.from_fields(fields), float(fields.get('depth_scale', DEPTH_SCALE))
+        scale = float(fields.get('depth_scale', DEPTH_SCALE))
     except TypeError as error:
         raise ValueError(f'depth_scale is no number: {error}') from error
+    low, high = DEPTH_SCALES
+    if not low <= scale <= high:
+        raise ValueError(f'depth_scale {scale:g}: metres per unit of depth are wanted, {low:g} to {high:g} (0.001: mm)')
+    return Calibration.from_fields(fields), scale
 
 
 def _of_kalibr(fields: Mapping[str, Any]) -> Calibration:

@@ -13,9 +13,12 @@ import numpy as np
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.layouts.finding import find_layout
+from vggt_ros.files.layouts.layout import Layout
 from vggt_ros.files.picture import Sample, Stretch, read_depth_picture, read_picture
 from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
 from vggt_ros.files.trajectory import Trajectory
+from vggt_ros.lens import CameraInfoError
+from vggt_ros.rectify import Rectifier
 
 FOLDER_FPS = 10.0
 SAMPLES = 9  # pictures that are looked at before: what size most have, how many bits
@@ -32,7 +35,7 @@ class FolderSequence(ImageSequence):
     """
 
     def __init__(self, path: Path, fps: float | None, stride: int, limit: int | None) -> None:
-        self.layout = layout = find_layout(path)
+        self.layout = layout = _one_a_stamp(find_layout(path))
         super().__init__(path, len(layout.pictures), stride, limit)
         self._files = layout.pictures
         self.kind, self.notes = layout.name, layout.notes
@@ -43,6 +46,8 @@ class FolderSequence(ImageSequence):
         self._stamps = self._choose_stamps(fps)
         self.trajectory = self._truth()
         self._depth: Sequence[Path | None] = self._checked_depth()
+        if self._calibration is None:
+            self.notes += ('no calibration: the camera is uncalibrated',)
         if self._stretch.note:
             self.notes += (self._stretch.note,)
 
@@ -69,6 +74,10 @@ class FolderSequence(ImageSequence):
             (width, height), file = self._size, self.layout.calibration_file or self.path
             calibrated = f'calibrated at {calibration.width}x{calibration.height}'
             raise SequenceError(f'{file}: {calibrated}, but the pictures have {width}x{height} pixels')
+        try:
+            Rectifier(calibration)
+        except CameraInfoError as error:
+            raise SequenceError(f'{self.layout.calibration_file or self.path}: {error}') from error
         return calibration
 
     def _choose_stamps(self, fps: float | None) -> Sequence[int]:
@@ -76,7 +85,8 @@ class FolderSequence(ImageSequence):
         if layout.stamps and not (layout.guessed and fps is not None):
             if fps is not None:
                 raise SequenceError(f'{self.path}: the pictures have stamps of their own: fps cannot be set')
-            return layout.stamps
+            # A stamp of 0 means "no time" to ROS.
+            return [stamp + 1 for stamp in layout.stamps] if min(layout.stamps) == 0 else layout.stamps
         truth = layout.truth
         if fps is None and truth is not None and len(truth) == len(self._files):
             self.notes += ('no stamps of pictures: taken from the true poses, one for each picture',)
@@ -138,11 +148,34 @@ class FolderSequence(ImageSequence):
         path = self._depth[index] if self._depth else None
         if path is None or not path.is_file():
             return None
-        raw = read_depth_picture(path)
+        try:
+            raw = read_depth_picture(path)
+        except DamagedError as error:
+            self.damaged.append(str(error))
+            return None
         if raw is None:
-            raise SequenceError(f'{path}: not a 16-bit one-channel png')
+            self.damaged.append(f'{path}: not a 16-bit one-channel picture')
+            return None
         known = ~np.isin(raw, self.layout.depth_unknown)
         return np.where(known, raw * np.float32(self.layout.depth_scale), np.float32(np.nan))
+
+
+def _one_a_stamp(layout: Layout) -> Layout:
+    """Without pictures that have the stamp of one before; it is said."""
+    if len(set(layout.stamps)) == len(layout.stamps):
+        return layout
+    first: dict[int, int] = {}
+    for place, stamp in enumerate(layout.stamps):
+        first.setdefault(stamp, place)
+    kept = list(first.values())
+    return replace(
+        layout,
+        pictures=[layout.pictures[i] for i in kept],
+        stamps=[layout.stamps[i] for i in kept],
+        depth=[layout.depth[i] for i in kept] if layout.depth else (),
+        poses=None if layout.poses is None else layout.poses[kept],
+        notes=(*layout.notes, f'{len(layout.stamps) - len(kept)} pictures have the stamp of another: left out'),
+    )
 
 
 def _are_poses(T: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from typing import NamedTuple
@@ -16,6 +17,7 @@ OTHERS = {'WEBP': (b'RIFF',), 'TIFF': (b'II*\0', b'MM\0*'), 'BMP': (b'BM',)}
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 _SCAN, _END = 0xDA, 0xD9
+_MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')  # in a scan: no stuffed byte, no fill byte, no restart
 
 
 class Header(NamedTuple):
@@ -52,16 +54,31 @@ def _by_pillow(data: bytes) -> Header | None:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a jpeg file ends in one of its scans: these cannot contain the end marker, which comes after the last."""
-    end = data.rfind(bytes((0xFF, _END)))
-    return data.find(bytes((0xFF, _SCAN)), max(end, 0)) >= 0
+    """Whether a jpeg file has no end, by its segments and scans; what follows it (a film, on phones) is not read."""
+    place = len(JPEG)
+    while place + 2 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == _END:
+            return False
+        if marker == 0xFF:  # fill byte
+            place += 1
+        elif marker in _BARE:
+            place += 2
+        elif place + 4 <= len(data):
+            place += 2 + max(2, struct.unpack_from('>H', data, place + 2)[0])
+            if marker == _SCAN:
+                found = _MARKER.search(data, place)
+                place = len(data) if found is None else found.start()
+        else:
+            break
+    return True
 
 
 def problem_of(data: bytes) -> str:
     """Why the file of a picture cannot be whole, as far as can be told without decoding it; empty when it may be."""
     if not is_known(data):
         return f'{len(data)} bytes that begin with {data[:8].hex(" ") or "nothing"} are no picture'
-    if data.startswith(JPEG) and (is_cut_off(data) or bytes((0xFF, _SCAN)) not in data):
+    if data.startswith(JPEG) and is_cut_off(data):
         return f'the jpeg of {len(data)} bytes is cut off'
     return '' if read_header(data) is not None else f'the picture of {len(data)} bytes is broken'
 

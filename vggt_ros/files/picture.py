@@ -12,16 +12,17 @@ import numpy as np
 from PIL import Image, ImageOps, features
 
 from vggt_ros.files.errors import DamagedError, in_a_line
+from vggt_ros.files.headers import JPEG, is_cut_off
 
-JPEG, HEIC = {'.jpg', '.jpeg'}, {'.heic', '.heif'}
+HEIC = {'.heic', '.heif'}
 BY_PILLOW = HEIC | {'.avif'}  # what OpenCV does not read everywhere
-END_OF_JPEG = b'\xff\xd9'
+TIFF = (b'II*\0', b'MM\0*')
+TO_RGB = {(): cv2.COLOR_GRAY2RGB, (1,): cv2.COLOR_GRAY2RGB, (3,): cv2.COLOR_BGR2RGB, (4,): cv2.COLOR_BGRA2RGB}
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras
 MOST_PIXELS = 200_000_000
 DENSEST = 8 * 1032  # pixels in a byte of a file: deflate makes one of 1032, with eight pixels each
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # of EXIF
 PNG_BITS = 24  # byte of a PNG file that says how many bits a sample has
-TAIL = 4096  # bytes at the end of a JPEG file in which its end must be marked: some programs add to it
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -31,25 +32,28 @@ def read_picture(path: Path) -> np.ndarray:
     """
     data = _bytes(path)
     _check_size(path, data)
-    if path.suffix.lower() in BY_PILLOW:
+    # By what is in it: a suffix may be wrong.
+    if data[4:8] == b'ftyp' or path.suffix.lower() in BY_PILLOW:
         return _by_pillow(path, data)
-    if path.suffix.lower() in JPEG and END_OF_JPEG not in data[-TAIL:]:
+    if data.startswith(JPEG) and is_cut_off(data):
         raise DamagedError(f'{path}: the JPEG file is cut off')
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        # OpenCV makes no colours of grey decimal numbers.
+        flags = cv2.IMREAD_UNCHANGED if data.startswith(TIFF) else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if bgr is None or bgr.shape[2:] not in TO_RGB:
+            raise DamagedError(f'{path}: cannot be read as a picture (broken or cut off?)')
+        if bgr.dtype not in (np.uint8, np.uint16):
+            bgr = bgr.astype(np.float32)
+        return cv2.cvtColor(bgr, TO_RGB[bgr.shape[2:]])
     except cv2.error as error:
         raise DamagedError(f'{path}: cannot be read as a picture ({error.err})') from None
-    if bgr is None:
-        raise DamagedError(f'{path}: cannot be read as a picture (broken or cut off?)')
-    if bgr.dtype == np.float64:
-        bgr = bgr.astype(np.float32)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def _by_pillow(path: Path, data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Raises DamagedError."""
     remedy = ''
-    if path.suffix.lower() in HEIC:
+    if path.suffix.lower() in HEIC or data[8:12] in (b'heic', b'heix', b'mif1', b'hevc'):
         try:
             from pillow_heif import register_heif_opener
         except ImportError:

@@ -18,7 +18,10 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.trajectory import Trajectory
 
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.pgm', '.ppm', '.avif', '.heic', '.heif'}
+IMAGE_SUFFIXES = {
+    *('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.bmp', '.tif', '.tiff', '.webp', '.pgm', '.ppm'),
+    *('.avif', '.heic', '.heif'),
+}
 FRAME_ID = 'camera_optical_frame'
 
 

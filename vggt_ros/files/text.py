@@ -56,10 +56,5 @@ def numbers(path: Path, count: int) -> Iterator[tuple[int, list[str], list[float
 
 
 def natural(stem: str) -> list[tuple[float, str]]:
-    """Sort key of a name without its suffix: numbers count by their value, each piece is (number, '') or (-1, text).
-
-    A name that is a decimal fraction as a whole is one number; elsewhere a point parts two.
-    """
-    if re.fullmatch(r'\d+\.\d+', stem):
-        return [(float(stem), '')]
+    """Sort key of a name without its suffix: numbers count by their value, each piece is (number, '') or (-1, text)."""
     return [(float(x), '') if x.isdecimal() else (-1.0, x) for x in re.split(r'(\d+)', stem) if x]

@@ -306,7 +306,7 @@ def test_broken_compressed_images_are_refused():
         with pytest.raises(ImageError, match='no end marker'):
             to_rgb(compressed(data, 'jpeg'))
     for data, name in [(png[: len(png) // 2], 'png'), (jpeg[:30], 'jpeg')]:
-        with pytest.raises(ImageError, match='broken or cut off'):
+        with pytest.raises(ImageError, match='cut off'):
             to_rgb(compressed(data, name))
     with pytest.raises(ImageError, match='broken'):
         to_rgb(compressed(flipped, 'png'))

@@ -41,12 +41,18 @@ def find_files(path: Path) -> BagFiles:
     if path.is_file():
         return BagFiles((path,))
     known = _metadata(path)
+    listed = known.get('relative_file_paths')
     notes: tuple[str, ...] = ()
     present = storages_in(path)
     packed = str(known.get('compression_mode', '')).lower() == 'message'
-    named = [path / PurePath(str(name)).name for name in known.get('relative_file_paths') or ()]
+    unique = dict.fromkeys(PurePath(str(name)).name for name in listed) if isinstance(listed, list) else {}
+    named = [path / name for name in unique]
     if named and all(file.is_file() for file in named):
-        return BagFiles(tuple(named), packed)
+        left = [x.name for x in _without_twins(present) if stem_of(x) not in {stem_of(one) for one in named}]
+        if left:
+            notes = (f'{METADATA} does not name {", ".join(left)}: not read; give the file for it',)
+        return BagFiles(tuple(named), packed, notes)
+    present = _without_twins(present)
     if not present:
         missing = ', '.join(file.name for file in named)
         raise SequenceError(f'{path}: there is no storage file in it' + (f': {missing} is missing' if missing else ''))
@@ -56,7 +62,19 @@ def find_files(path: Path) -> BagFiles:
     if len(splits) > 1:
         names = ', '.join(file.name for file in present)
         raise SequenceError(f'{path}: {len(present)} bag files that are no parts of one, give one of them: {names}')
+    if len(present) > 1:
+        notes += (
+            f'{len(present)} files are read as parts of one, in this order: {", ".join(x.name for x in present)}',
+        )
     return BagFiles(tuple(present), packed, notes)
+
+
+def _without_twins(files: list[Path]) -> list[Path]:
+    """One file of each name: what was unpacked, or converted, lies beside what it came from."""
+    found: dict[str, Path] = {}
+    for file in sorted(files, key=lambda x: x.suffix.lower() in PACKED):
+        found.setdefault(stem_of(file), file)
+    return [file for file in files if file in found.values()]
 
 
 def open_storage(path: Path, stack: ExitStack) -> Storage:
@@ -81,7 +99,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
     """What can be read of it; a recorder that was killed leaves an empty one, or half."""
     try:
         fields = yaml.safe_load((folder / METADATA).read_text())['rosbag2_bagfile_information']
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 

@@ -15,8 +15,16 @@ UNFINISHED = '.active'  # what a recorder of ROS 1 that was killed leaves
 def is_bag(path: Path) -> bool:
     """Whether a file, or something in a folder, is a storage by its name."""
     if path.is_dir():
-        return (path / METADATA).is_file() or bool(storages_in(path))
+        return bool(storages_in(path)) or _is_of_a_bag(path / METADATA)
     return kind_of(path) in (*SUFFIXES, UNFINISHED)
+
+
+def _is_of_a_bag(metadata: Path) -> bool:
+    """Whether a file is a bag's, and nobody else's of that name."""
+    try:
+        return b'rosbag2_bagfile_information' in metadata.read_bytes()
+    except OSError:
+        return False
 
 
 def kind_of(path: Path) -> str:

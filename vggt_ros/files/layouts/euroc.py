@@ -5,6 +5,7 @@ Burri et al., The EuRoC micro aerial vehicle datasets, IJRR 2016; Schubert et al
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import SequenceError
-from vggt_ros.files.layouts.layout import Layout
+from vggt_ros.files.layouts.layout import Layout, unlisted
 from vggt_ros.files.text import lines, numbers, read_text
 from vggt_ros.files.trajectory import Trajectory
 
@@ -26,7 +27,9 @@ def find(folder: Path) -> Layout | None:
     """The sequence, its ``mav0/``, a camera in it, or that camera's ``data/``."""
     folder = folder.absolute()
     notes: tuple[str, ...] = ()
-    camera = next((x for x in (folder, folder.parent) if (x / 'data.csv').is_file() and (x / 'data').is_dir()), None)
+    given = folder.parent if folder.name == 'data' else folder
+    is_camera = re.fullmatch(r'cam\d', given.name) and (given / 'data.csv').is_file() and (given / 'data').is_dir()
+    camera = given if is_camera else None
     if camera is None:
         mav = folder / 'mav0' if (folder / 'mav0').is_dir() else folder
         cameras = sorted(x for x in mav.glob('cam[0-9]') if (x / 'data.csv').is_file())
@@ -37,6 +40,7 @@ def find(folder: Path) -> Layout | None:
             others = ', '.join(x.name for x in cameras[1:])
             notes = (f'{camera.name} is taken; there is {others} as well: give its folder for it',)
     stamps, pictures = _read_list(camera / 'data.csv', camera / 'data')
+    notes += unlisted(camera / 'data', pictures)
     calibration, T_body_camera = _sensor(camera / 'sensor.yaml')
     truth = None
     for name in TRUTHS:

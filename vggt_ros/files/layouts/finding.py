@@ -34,6 +34,12 @@ def find_layout(folder: Path) -> Layout:
     for find in FINDERS:
         if (layout := find(folder)) is not None:
             return layout
+    below = _layouts_below(folder)
+    if len(below) > 1:
+        names = ', '.join(f'{place.relative_to(folder)} ({layout.name})' for place, layout in below)
+        raise SequenceError(f'{folder}: {len(below)} datasets, give one of them: {names}')
+    for place, layout in below:
+        return replace(layout, notes=(*layout.notes, f'{place.relative_to(folder)}/ is taken'))
     folders = _with_pictures(folder)
     if len(folders) == 1 and (layout := plain.find(folders[0])) is not None:
         return replace(layout, notes=(*layout.notes, f'the pictures of {folders[0].relative_to(folder)}/ are taken'))
@@ -49,6 +55,18 @@ def find_layout(folder: Path) -> Layout:
     if inside:
         raise SequenceError(f'{folder}: no pictures; give what is in it: {", ".join(inside)}')
     raise SequenceError(f'{folder}: neither pictures ({" ".join(sorted(IMAGE_SUFFIXES))}) nor a bag')
+
+
+def _layouts_below(folder: Path, depth: int = 2) -> list[tuple[Path, Layout]]:
+    """Folders below this one that are datasets, as archives leave them, with what they tell; not plain ones."""
+    found: list[tuple[Path, Layout]] = []
+    for inside in sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith('.')):
+        layout = next((x for find in FINDERS[:-1] if (x := find(inside)) is not None), None)
+        if layout is not None:
+            found.append((inside, layout))
+        elif depth > 1:
+            found += _layouts_below(inside, depth - 1)
+    return found
 
 
 def _with_pictures(folder: Path, depth: int = 3) -> list[Path]:

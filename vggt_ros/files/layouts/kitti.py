@@ -75,7 +75,10 @@ def _raw(root: Path, place: Path, number: int, notes: tuple[str, ...]) -> Layout
         notes += more
     calibration, truth = None, None
     file = root.parent / 'calib_cam_to_cam.txt'
-    if file.is_file():
+    if file.is_file() and root.name.endswith('_extract'):
+        calibration = _unrectified(file, _fields(file), number)
+        notes += ('the pictures are not rectified; true poses, which are those of the rectified ones, are not used',)
+    elif file.is_file():
         fields = _fields(file)
         calibration, offset = _camera(file, fields.get(f'P_rect_0{number}'))
         truth = _gps(root, fields.get('R_rect_00'), offset)
@@ -108,6 +111,14 @@ def _camera(path: Path, P: np.ndarray | None) -> tuple[Calibration, np.ndarray]:
     offset = np.eye(4)
     offset[:3, 3] = -np.linalg.solve(P[:, :3], P[:, 3])
     return Calibration(0, 0, 'plumb_bob', (), tuple(P[:, :3].ravel().tolist())), offset
+
+
+def _unrectified(path: Path, fields: dict[str, np.ndarray], number: int) -> Calibration:
+    """Of a camera as it is: size, K and distortion."""
+    size, K, lens = (fields.get(f'{name}_0{number}', np.empty(0)) for name in 'SKD')
+    if (size.size, K.size, lens.size) != (2, 9, 5):
+        raise SequenceError(f'{path}: no size, K and distortion of two, nine and five numbers for this camera')
+    return Calibration(int(size[0]), int(size[1]), 'plumb_bob', tuple(lens.tolist()), tuple(K.tolist()))
 
 
 def _gps(root: Path, R_rect: np.ndarray | None, offset: np.ndarray) -> Trajectory | None:

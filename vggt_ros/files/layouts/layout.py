@@ -42,9 +42,10 @@ class Layout:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Files that are pictures by their names, in natural order (2 before 10, 0.05 before 0.4); hidden ones are not."""
+    """Files that are pictures by their names, in natural order (2 before 10); hidden ones are not, and links that lead
+    nowhere are, to be counted when they are read."""
     found = [x for x in folder.iterdir() if x.suffix.lower() in IMAGE_SUFFIXES and not x.name.startswith('.')]
-    return sorted((x for x in found if x.is_file()), key=lambda x: (natural(x.stem), x.suffix))
+    return sorted((x for x in found if not x.is_dir()), key=lambda x: (natural(x.stem), x.suffix))
 
 
 def nearest(stamps: Sequence[int], candidates: Sequence[int], bound: int) -> list[int | None]:
@@ -56,6 +57,15 @@ def nearest(stamps: Sequence[int], candidates: Sequence[int], bound: int) -> lis
         best = min(around, key=lambda i: abs(candidates[i] - stamp), default=None)
         found.append(best if best is not None and abs(candidates[best] - stamp) <= bound else None)
     return found
+
+
+def unlisted(folder: Path, listed: Iterable[Path]) -> tuple[str, ...]:
+    """A note about the pictures of a folder that a list does not name; empty where it names all."""
+    if not folder.is_dir():
+        return ()
+    names = {x.name for x in listed}
+    count = sum(x.name not in names for x in pictures_in(folder))
+    return (f'{count} pictures in {folder.name}/ are not in the list: not used',) if count else ()
 
 
 def beside(pictures: Iterable[Path], folder: Path, suffixes: Sequence[str] = ('.png',)) -> list[Path | None]:

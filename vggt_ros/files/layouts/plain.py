@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +19,20 @@ from vggt_ros.files.trajectory import Trajectory, parse_stamp, read_tum
 
 TIMES = ('timestamps.txt', 'times.txt')
 POSES = ('poses.txt', 'groundtruth.txt', 'trajectory.txt')
-CALIBRATIONS = ('intrinsics.yaml', 'camera.yaml', 'calibration.yaml', 'ost.yaml', 'camera_info.yaml', 'camchain.yaml')
+CALIBRATIONS = tuple(
+    f'{name}.{suffix}'
+    for name in ('intrinsics', 'camera', 'calibration', 'ost', 'camera_info', 'camchain')
+    for suffix in ('yaml', 'yml', 'xml')
+)
+# What may be a calibration by its name, and is said when it is not read.
+LIKE_A_CALIBRATION = re.compile(r'(intrin|calib|camera|camchain|cam\d|^ost|^k$).*', re.I)
+TEXTS = {'.yaml', '.yml', '.xml', '.json', '.txt', '.ini', '.npz'}
 # Beside pictures: what is none of the camera's, by a word in its name.
 OTHERS = re.compile(
-    r'(^|[._\- ])(masks?|depth|disp|disparity|segm?|segmentation|labels?|normals?|conf|confidence|thumb)([._\- ]|$)',
+    r'(^|[._\- ])(masks?|depth|disp|disparity|segm?|segmentation|labels?|normals?|conf|confidence|thumb)\d*([._\- ]|$)',
     re.I,
 )
+SHORTEST, LONGEST = 1e-3, 30.0  # seconds between pictures, where it is not clear whether names are times
 UNITS = {19: (1, 'nanoseconds'), 16: (1000, 'microseconds'), 13: (1_000_000, 'milliseconds')}  # by their digits
 
 
@@ -33,13 +42,18 @@ def find(folder: Path) -> Layout | None:
     ``timestamps.txt`` or ``times.txt``: "name seconds" a line, or a time a line. ``poses.txt``: TUM, or 12 or 16
     numbers a line, camera-to-world. ``depth/``: 16-bit PNG named as the picture, 0 = unknown.
     """
-    images = folder / 'images' if (folder / 'images').is_dir() else folder
+    inside = folder / 'images'
+    images = inside if inside.is_dir() and pictures_in(inside) else folder
     root = images.absolute().parent if images.absolute().name == 'images' else images
     pictures, notes = leave_out_others(pictures_in(images))
     if not pictures:
         return None
+    if images == inside and (others := pictures_in(folder)):
+        notes += (f'the pictures of images/ are taken, not the {len(others)} beside it',)
+    _refuse_two_of_a_name(images, pictures)
+    _refuse_two_cameras(images, pictures)
     stamps: Sequence[int] = ()
-    times = next((x for name in TIMES if (x := root / name).is_file()), None)
+    times = _beside(TIMES, root, images)
     if times is not None:
         pictures, stamps, more = read_times(times, pictures)
         notes += more
@@ -47,13 +61,18 @@ def find(folder: Path) -> Layout | None:
         pictures, stamps, unit = named
         notes += (f'stamps taken from the names: {unit}; fps says otherwise',)
     calibration, depth_scale = None, 0.001
-    calibration_file = next((x for name in CALIBRATIONS if (x := root / name).is_file()), None)
+    calibration_file = _beside(CALIBRATIONS, root, images) or next(iter(sorted(root.glob('*camchain.yaml'))), None)
     if calibration_file is not None:
         calibration, depth_scale = read_calibration(calibration_file)
+    elif unread := sorted(x.name for x in root.iterdir() if _may_calibrate(x)):
+        notes += (f'not read, though it may be a calibration: {", ".join(unread)} (intrinsics.yaml is)',)
     truth, poses = None, None
-    file = next((x for name in POSES if (x := root / name).is_file()), None)
+    file = _beside(POSES, root, images)
     if file is not None:
         truth, poses = read_poses(file, len(pictures))
+    depth = beside(pictures, root / 'depth')
+    if not depth and (root / 'depth').is_dir() and pictures_in(root / 'depth'):
+        notes += ('depth/ is left out: no picture in it has the name of one of the camera',)
     return Layout(
         'folder of pictures',
         pictures,
@@ -63,10 +82,42 @@ def find(folder: Path) -> Layout | None:
         calibration_file,
         truth,
         poses,
-        beside(pictures, root / 'depth'),
+        depth,
         depth_scale,
         notes=notes,
     )
+
+
+def _beside(names: Sequence[str], *folders: Path) -> Path | None:
+    """The first of these files that there is, in the first of these folders."""
+    return next((x for folder in folders for name in names if (x := folder / name).is_file()), None)
+
+
+def _may_calibrate(file: Path) -> bool:
+    return file.suffix.lower() in TEXTS and bool(LIKE_A_CALIBRATION.match(file.stem)) and file.is_file()
+
+
+def _refuse_two_of_a_name(folder: Path, pictures: list[Path]) -> None:
+    """Raises SequenceError where every picture is there twice, with different suffixes: one kind is no picture."""
+    kinds: dict[str, set[str]] = {}
+    for picture in pictures:
+        kinds.setdefault(picture.suffix.lower(), set()).add(picture.stem)
+    first, *others = sorted(kinds.values(), key=len, reverse=True)
+    if any(len(other) > 1 and other <= first for other in others):
+        names = ' and '.join(f'*{suffix}' for suffix in sorted(kinds))
+        raise SequenceError(f'{folder}: {names} have the same names: move away what is not of the camera')
+
+
+def _refuse_two_cameras(folder: Path, pictures: list[Path]) -> None:
+    """Raises SequenceError where names with two words have the same numbers: left01, right01, left02, ..."""
+    groups: dict[str, list[str]] = {}
+    for picture in pictures:
+        if found := re.fullmatch(r'(\D*)(\d+)', picture.stem):
+            groups.setdefault(found[1], []).append(found[2])
+    counts = [sorted(numbers) for numbers in groups.values()]
+    if len(groups) > 1 and len(counts[0]) > 1 and all(one == counts[0] for one in counts):
+        names = ', '.join(f'{word}*' for word in sorted(groups))
+        raise SequenceError(f'{folder}: several cameras ({names}): move them to folders of their own')
 
 
 def leave_out_others(pictures: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
@@ -83,18 +134,22 @@ def leave_out_others(pictures: list[Path]) -> tuple[list[Path], tuple[str, ...]]
 def stamps_of(pictures: list[Path]) -> tuple[list[Path], list[int], str] | None:
     """(pictures in the order of time, nanoseconds, unit in words) where all names are times, else None.
 
-    A time is a number of 19 digits (nanoseconds), 16 or 13 that is no counter, or a decimal fraction (seconds); one
-    text may stand before.
+    A time is a number of 19 digits (nanoseconds), 16 or 13 that counts from 1970 to between 2001 and 2033, with or
+    without decimals; or another decimal fraction (seconds), where pictures are milliseconds to half a minute apart. One
+    text may stand before, apart from it.
     """
-    found = [re.fullmatch(r'(\D*)(\d+(?:\.\d+)?)', x.stem) for x in pictures]
+    found = [re.fullmatch(r'(|.*[_\- ]|\D*)(\d+(?:\.\d+)?)', x.stem) for x in pictures]
     if len(found) < 2 or None in found or len({x[1] for x in found if x}) != 1:
         return None
-    times = [x[2] for x in found if x]
-    digits = {len(x) for x in times}
-    if any('.' in x for x in times):
-        stamps, unit = [parse_stamp(x) for x in times], 'seconds'
-    elif len(digits) == 1 and '0' not in {x[0] for x in times} and (named := UNITS.get(digits.pop())):
-        stamps, unit = [int(x) * named[0] for x in times], named[1]
+    times, word = [x[2] for x in found if x], next(x[1] for x in found if x)
+    whole = {len(x.partition('.')[0]) for x in times}
+    if len(whole) == 1 and {x[0] for x in times} == {'1'} and (named := UNITS.get(max(whole))):
+        stamps, unit = [int(Decimal(x) * named[0]) for x in times], named[1]
+    elif any('.' in x for x in times) and word != '-' and (not word or word[-1] in '_- '):
+        stamps, unit = [int(Decimal(x) * 10**9) for x in times], 'seconds'
+        between = float(np.median(np.diff(sorted(stamps)))) / 1e9
+        if not SHORTEST <= between <= LONGEST:
+            return None  # versions, chapters, milliseconds
     else:
         return None
     if len(set(stamps)) < len(stamps) or max(stamps) >= 2**63:
@@ -128,7 +183,7 @@ def read_times(path: Path, pictures: list[Path]) -> Times:
                 continue
             if not words or name is None:
                 raise SequenceError(f'{path}:{number}: wanted "name seconds", found {line!r}')
-            stamps[name] = _time(path, number, words[0])
+            stamps[name] = _time(path, number, _seconds(words))
         if missing := [x.name for x in pictures if x.name not in stamps]:
             raise SequenceError(f'{path}: no stamp for {missing[0]} ({len(missing)} of {len(pictures)} missing)')
         found = [stamps[x.name] for x in pictures]
@@ -142,6 +197,13 @@ def read_times(path: Path, pictures: list[Path]) -> Times:
     shift = 1 if found and found[order[0]] == 0 else 0
     notes = (f'{path.name} names {absent} pictures that are not there',) if absent else ()
     return Times([pictures[i] for i in order], [found[i] + shift for i in order], notes)
+
+
+def _seconds(words: list[str]) -> str:
+    """A time of one column, or of two: seconds and nanoseconds, as ROS has it."""
+    if len(words) > 1 and re.fullmatch(r'\d{9,}', words[0]) and re.fullmatch(r'\d{1,9}', words[1]):
+        return f'{words[0]}.{int(words[1]):09d}'
+    return words[0]
 
 
 def _begins(line: str, name: str) -> bool:

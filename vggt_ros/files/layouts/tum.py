@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import SequenceError
-from vggt_ros.files.layouts.layout import Layout, nearest
+from vggt_ros.files.layouts.layout import Layout, nearest, unlisted
 from vggt_ros.files.layouts.plain import read_poses
 from vggt_ros.files.text import first_numbers, lines
 from vggt_ros.files.trajectory import parse_stamp
@@ -42,6 +42,9 @@ def find(folder: Path) -> Layout | None:
         truth, _ = read_poses(root / 'groundtruth.txt', len(pictures))
     if note:
         notes += (note,)
+    notes += unlisted(root / 'rgb', pictures)
+    if depth:
+        notes += (f'depth in units of {DEPTH_SCALE:g} m, as this layout has it',)
     return Layout(
         'TUM RGB-D',
         pictures,

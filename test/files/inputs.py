@@ -364,7 +364,7 @@ CASES: dict[str, tuple[str, list[Case]]] = {
                 '`transforms.json`', 'NeRF, instant-ngp, nerfstudio', dataset(test_layouts.nerf), NOTED, 'as metres', 4
             ),
             Case(
-                'COLMAP, ETH3D multi-view (binary: pycolmap)', '', dataset(test_layouts.colmap), NOTED, 'as metres', 4
+                'COLMAP, ETH3D multi-view', '', dataset(test_layouts.colmap), NOTED, 'as metres', 4
             ),
         ],
     ),

@@ -363,9 +363,7 @@ CASES: dict[str, tuple[str, list[Case]]] = {
             Case(
                 '`transforms.json`', 'NeRF, instant-ngp, nerfstudio', dataset(test_layouts.nerf), NOTED, 'as metres', 4
             ),
-            Case(
-                'COLMAP, ETH3D multi-view', '', dataset(test_layouts.colmap), NOTED, 'as metres', 4
-            ),
+            Case('COLMAP, ETH3D multi-view', '', dataset(test_layouts.colmap), NOTED, 'as metres', 4),
         ],
     ),
     '`intrinsics.yaml` beside pictures': (

@@ -20,10 +20,10 @@ def picture(index):
     return rgb
 
 
-def record(path, codec='libx264', times=None, gop=12, options=None, form=None):
+def record(path, codec='libx264', times=None, gop=12, options=None, form=None, movflags=''):
     """times: of each frame in milliseconds, 100 apart without. AVI has a rate and no times."""
     unit = 100 if path.suffix == '.avi' else 1
-    with av.open(str(path), 'w', format=form) as container:
+    with av.open(str(path), 'w', format=form, options={'movflags': movflags} if movflags else {}) as container:
         stream = container.add_stream(codec, rate=10, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
         stream.time_base = stream.codec_context.time_base = Fraction(unit, 1000)
@@ -160,3 +160,166 @@ def song(folder):
 def test_sound_alone_is_refused(tmp_path):
     with pytest.raises(SequenceError, match='there is no video in it'):
         open_sequence(song(tmp_path))
+
+
+GROUP = {'x264-params': 'bframes=0:scenecut=0', 'crf': '12'}
+GROUP_WITH_B = {'x264-params': 'bframes=3:b-adapt=0:scenecut=0', 'crf': '12'}
+
+
+def positions(path):
+    """(first byte, number of bytes) of each packet, in the order of decoding."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def spoil(path, number):
+    """Overwrite the second half of a packet."""
+    position, size = positions(path)[number]
+    data = bytearray(path.read_bytes())
+    begin = position + size // 2
+    data[begin : position + size] = b'\xff' * (position + size - begin)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('options', [GROUP, GROUP_WITH_B])
+@pytest.mark.parametrize('name', ['walk.mp4', 'walk.mkv'])
+@pytest.mark.parametrize('number', [0, 1, 2, 4])
+def test_frames_that_lean_on_a_damaged_one_are_not_used(name, options, number, tmp_path):
+    path = record(tmp_path / name, gop=6, options=options)
+    whole = {item.stamp: item.image.to_rgb().astype(int) for item in open_sequence(path)}
+    spoil(path, 6 + number)
+    sequence = open_sequence(path)
+    items = list(sequence)
+    assert all(np.abs(item.image.to_rgb() - whole[item.stamp]).max() < 3 for item in items)
+    assert len(items) + sequence.lost == COUNT
+    assert len(sequence.damaged) == 1
+    assert sequence.lost > 0
+    assert len(items) >= 6, 'the group before is whole'
+
+
+def test_pictures_behind_the_next_key_frame_are_used(tmp_path):
+    path = record(tmp_path / 'walk.mkv', gop=4, options=GROUP)
+    spoil(path, 5)
+    sequence, indices, _ = found(path)
+    assert indices == [0, 1, 2, 3, 4, 8, 9, 10, 11]
+    assert sequence.lost == 3
+
+
+@pytest.mark.parametrize(('name', 'codec'), [('walk.mkv', 'libx264'), ('walk.webm', 'libvpx'), ('walk.flv', 'flv1')])
+def test_a_container_with_a_duration_that_is_cut_off_is_told(name, codec, tmp_path):
+    path = record(tmp_path / name, codec, gop=3)
+    path.write_bytes(path.read_bytes()[: positions(path)[6][0]])
+    sequence, indices, _ = found(path)
+    assert indices == list(range(len(indices)))
+    assert 5 <= len(indices) <= 6
+    assert abs(len(indices) + sequence.lost - COUNT) <= 1
+    assert 's of 1.20 s' in sequence.damaged[-1]
+
+
+def shifted(source, path, milliseconds):
+    """The packets of a video, earlier by so much; with MP4 what is before zero is left out by an edit list."""
+    with av.open(str(source)) as old, av.open(str(path), 'w') as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is None:
+                continue
+            packet.pts -= int(Fraction(milliseconds, 1000) / packet.time_base)
+            packet.dts -= int(Fraction(milliseconds, 1000) / packet.time_base)
+            packet.stream = stream
+            new.mux(packet)
+    return path
+
+
+def test_a_fragmented_video_that_is_cut_off_within_a_fragment_is_told(tmp_path):
+    path = tmp_path / 'walk.mp4'
+    record(path, gop=6, options=GROUP, movflags='frag_keyframe+empty_moov')
+    position, size = positions(path)[9]
+    path.write_bytes(path.read_bytes()[: position + size // 2])
+    sequence, indices, _ = found(path)
+    assert indices == list(range(9))
+    assert sequence.lost == 3
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov'])
+@pytest.mark.parametrize('gop', [3, 12])
+def test_a_video_that_was_trimmed_is_whole(suffix, gop, tmp_path):
+    source = record(tmp_path / f'long{suffix}', gop=gop, options=GROUP)
+    sequence, indices, stamps = found(shifted(source, tmp_path / f'walk{suffix}', 500))
+    assert indices == [5, 6, 7, 8, 9, 10, 11]
+    assert stamps[0] == 100
+    assert (sequence.lost, sequence.damaged) == (0, [])
+    assert len(sequence) == 7
+
+
+def test_an_avi_with_dropped_frames_is_whole(tmp_path):
+    times = [100 * tick for tick in (0, 1, 2, 6, 7, 8, 12, 13, 14, 20, 21, 30)]
+    sequence, indices, stamps = found(record(tmp_path / 'walk.avi', 'mjpeg', times))
+    assert indices == list(range(COUNT))
+    assert np.diff(stamps).tolist() == np.diff(times).tolist()
+    assert (sequence.lost, sequence.damaged) == (0, [])
+    assert len(sequence) == COUNT
+
+
+def test_an_avi_that_is_cut_off_is_told(tmp_path):
+    path = record(tmp_path / 'walk.avi', 'mjpeg')
+    path.write_bytes(path.read_bytes()[:-6000])
+    sequence, indices, _ = found(path)
+    assert len(indices) + sequence.lost == COUNT
+    assert 'of 1.20 s' in sequence.damaged[-1]
+
+
+def test_a_video_whose_sound_goes_on_is_whole(tmp_path):
+    with av.open(str(tmp_path / 'walk.mkv'), 'w') as container:
+        stream, sound = container.add_stream('libx264', rate=10), container.add_stream('aac', rate=44100)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
+        for index in range(COUNT):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format='rgb24')))
+        container.mux(stream.encode())
+        for index in range(120):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+            frame.sample_rate, frame.pts = 44100, 1024 * index
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    sequence, indices, _ = found(tmp_path / 'walk.mkv')
+    assert indices == list(range(COUNT))
+    assert (sequence.lost, sequence.damaged) == (0, [])
+
+
+@pytest.mark.parametrize('name', ['notes.txt', 'walk.nfo', 'poses.tum'])
+def test_a_text_is_no_video(name, tmp_path):
+    (tmp_path / name).write_text('1 0 0 0 0 0 0 1\n' * 20)
+    with pytest.raises(SequenceError, match='not a video that FFmpeg can read'):
+        open_sequence(tmp_path / name)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.webp'])
+def test_a_single_picture_under_another_name_is_no_video(suffix, tmp_path):
+    (tmp_path / 'walk.data').write_bytes(cv2.imencode(suffix, picture(0))[1].tobytes())
+    with pytest.raises(SequenceError, match='not a video that FFmpeg can read'):
+        open_sequence(tmp_path / 'walk.data')
+
+
+def test_pictures_after_one_another_are_a_video(tmp_path):
+    data = [cv2.imencode('.png', picture(index)[..., ::-1])[1].tobytes() for index in range(COUNT)]
+    (tmp_path / 'walk.data').write_bytes(b''.join(data))
+    sequence, indices, _ = found(tmp_path / 'walk.data')
+    assert indices == list(range(COUNT))
+    assert 'the video has no times' in sequence.notes[0]
+
+
+def test_frames_of_another_size_than_the_first_are_counted(tmp_path):
+    joined = b''
+    for width in (WIDTH, 2 * WIDTH):
+        with av.open(str(tmp_path / 'part.ts'), 'w') as container:
+            stream = container.add_stream('libx264', rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, HEIGHT, 'yuv420p'
+            for index in range(3):
+                rgb = np.full((HEIGHT, width, 3), 100 + 10 * index, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format='rgb24')))
+            container.mux(stream.encode())
+        joined += (tmp_path / 'part.ts').read_bytes()
+    (tmp_path / 'walk.ts').write_bytes(joined)
+    sequence = open_sequence(tmp_path / 'walk.ts')
+    assert [(item.index, item.image.width) for item in sequence] == [(0, WIDTH), (1, WIDTH), (2, WIDTH)]
+    assert sequence.lost == 3
+    assert 'frame 3: 128x48 pixels, the first has 64x48' in sequence.damaged[0]

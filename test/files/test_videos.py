@@ -323,3 +323,12 @@ def test_frames_of_another_size_than_the_first_are_counted(tmp_path):
     assert [(item.index, item.image.width) for item in sequence] == [(0, WIDTH), (1, WIDTH), (2, WIDTH)]
     assert sequence.lost == 3
     assert 'frame 3: 128x48 pixels, the first has 64x48' in sequence.damaged[0]
+
+
+def test_a_codec_that_nobody_knows_is_refused(tmp_path):
+    path = record(tmp_path / 'walk.mkv')
+    data = path.read_bytes()
+    assert data.count(b'V_MPEG4/ISO/AVC') == 1
+    path.write_bytes(data.replace(b'V_MPEG4/ISO/AVC', b'V_QUANTUM/ISO/X'))
+    with pytest.raises(SequenceError, match=r'walk\.mkv: not a video that FFmpeg can read'):
+        open_sequence(path)

@@ -244,6 +244,8 @@ def _stream(path: Path, container: InputContainer) -> VideoStream:
     """The first that is no cover picture. Raises SequenceError."""
     for stream in container.streams.video:
         if not _is_cover(stream):
+            if stream.codec_context is None:  # whose name nobody knows
+                raise SequenceError(f'{path}: {UNREADABLE}: no decoder for it')
             return stream
     raise SequenceError(f'{path}: there is no video in it')
 

@@ -597,6 +597,7 @@ def test_windows_that_share_no_frame_are_refused():
 def test_deactivate_and_activate_go_on_with_the_same_map_and_cleanup_forgets_it():
     with Rig(ExactPredictor(poses(12))) as rig:
         tracks = rig.listen(TrackArray, '/vggt/tracks')
+        status = rig.listen(Status, '/vggt/status', latched=True)
         rig.play(range(4))
         assert wait_until(lambda: len(tracks) == 4)
         assert rig.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
@@ -609,12 +610,16 @@ def test_deactivate_and_activate_go_on_with_the_same_map_and_cleanup_forgets_it(
         assert set(tracks[3].id) & set(tracks[-1].id)
         rig.node.trigger_deactivate()
         assert rig.node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert wait_until(lambda: status[-1].images_received == 0)
+        told = len(status)
         rig.node.trigger_configure()
+        assert wait_until(lambda: len(status) > told)  # configured, no longer unconfigured
         rig.node.trigger_activate()
         rig.play(range(8, 11))
         assert wait_until(lambda: len(tracks) == 10)
         assert tracks[-1].epoch == 0
         assert min(tracks[-1].id) == 0
+        assert max(message.images_received for message in status[told:]) <= 3  # what was counted before stays away
 
 
 def test_services():

@@ -51,7 +51,9 @@ class Reporter:
     def _standing(
         self, active: Activation | None, publication: Publication | None, inactive: Standing
     ) -> tuple[Standing, Counts]:
-        standing, counts = inactive, Counts() if publication is None else self._counts
+        if publication is None:
+            self._counts = Counts()  # what is configured next counts from zero
+        standing, counts = inactive, self._counts
         if active is not None and publication is not None:
             counts = self._counts = active.counters.snapshot()
             activity = self._activity(active, counts)

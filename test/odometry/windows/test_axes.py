@@ -41,11 +41,18 @@ def test_a_camera_that_nobody_knows_stays_as_the_network_sees_it():
     assert along_true_axes(unknown, predicted) is predicted
 
 
+def test_a_network_that_knows_the_principal_point_is_believed():
+    scenario = scenarios.room_loop(40, stop=3, K=scenarios.off_centre(0.08))
+    network = SimulatedNetwork(scenario.truths, ErrorModel(), longest=SIZE[0])
+    predicted = network.predict(scenario.frames)
+    assert along_true_axes(scenario.frames, predicted) is predicted
+
+
 @pytest.mark.parametrize('offset', [(0.0, 0.0), (20.0, 0.0), (-30.0, 12.0)])
 def test_the_turn_takes_the_axis_to_the_middle_of_the_image(offset):
     K = scenarios.K.copy()
     K[:2, 2] += offset
-    M = turn_to_axis(K, SIZE)
+    M = turn_to_axis(K, (np.array(SIZE) - 1) / 2)
     np.testing.assert_allclose(M @ M.T, np.eye(3), atol=1e-12)
     seen = K @ M @ [0, 0, 1]
     np.testing.assert_allclose(seen[:2] / seen[2], (np.array(SIZE) - 1) / 2, atol=1e-9)

@@ -14,30 +14,30 @@ from vggt_ros.types import Frame, WindowPrediction
 STRAIGHT = 1e-3  # radians between the two axes below which nothing is turned
 
 
-def turn_to_axis(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(3, 3) rotation from a camera that looks through the middle of an image (w, h) to the one that K describes.
+def turn_to_axis(K: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation from a camera that looks through a pixel (2,) to the one that K describes.
 
-    The smallest that takes the optical axis to the middle's ray.
+    The smallest that takes the optical axis to the pixel's ray.
     """
-    middle = rays((np.array(size) - 1) / 2, K)
-    middle /= np.linalg.norm(middle)
-    axis = np.array([-middle[1], middle[0], 0.0])  # z x middle
+    ray = rays(pixel, K)
+    ray /= np.linalg.norm(ray)
+    axis = np.array([-ray[1], ray[0], 0.0])  # z x ray
     sine = np.linalg.norm(axis)
-    if sine < STRAIGHT:
+    if not sine >= STRAIGHT:
         return np.eye(3)
-    return Rotation.from_rotvec(np.arctan2(sine, middle[2]) * axis / sine).as_matrix()
+    return Rotation.from_rotvec(np.arctan2(sine, ray[2]) * axis / sine).as_matrix()
 
 
 def along_true_axes(frames: Sequence[Frame], prediction: WindowPrediction) -> WindowPrediction:
     """Poses and depths of a window as those of the cameras that the frames' K describe; those without K stay.
 
-    The network sees a camera whose axis goes through the middle of its image: its poses are turned by the rotation M
-    between the two axes, T -> M_0 T M^-1, for slot 0 is turned as well, and its depth lies along the wrong axis:
-    z -> z / (M e_z . ray).
+    The network sees a camera whose axis goes through the principal point of its own K, VGGT's through the middle of the
+    image: its poses are turned by the rotation M between the two axes, T -> M_0 T M^-1, for slot 0 is turned as well,
+    and its depth lies along the wrong axis: z -> z / (M e_z . ray).
     """
     turns = [
-        np.eye(3) if frame.K is None else turn_to_axis(pixel_map.K_to_network(frame.K), pixel_map.size)
-        for frame, pixel_map in zip(frames, prediction.maps, strict=True)
+        np.eye(3) if frame.K is None else turn_to_axis(pixel_map.K_to_network(frame.K), seen[:2, 2])
+        for frame, pixel_map, seen in zip(frames, prediction.maps, prediction.K, strict=True)
     ]
     if all((np.eye(3) == M).all() for M in turns):
         return prediction

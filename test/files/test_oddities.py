@@ -283,3 +283,15 @@ def test_parts_of_a_bag_are_named(tmp_path):
     sequence = open_sequence(tmp_path)
     assert len(list(sequence)) == 4
     assert any('walk_0.bag, walk_1.bag' in note for note in sequence.notes)
+
+
+def test_a_schema_that_is_no_text_is_refused(tmp_path):
+    """sqlite3 fails to put its own complaint into words."""
+    path = test_bags.walk(tmp_path / 'walk', 'sqlite3', 3)
+    data = (path / 'walk.db3').read_bytes()
+    assert b'timestamp_idx' in data
+    data = data.replace(b'timestamp_idx', b'ti\xc1estamp_idx').replace(b'ON messages', b'ON messagez')
+    (path / 'walk.db3').write_bytes(data)
+    with pytest.raises(SequenceError, match=r'walk\.db3: not a readable bag') as refusal:
+        list(open_sequence(path))
+    assert '\n' not in str(refusal.value)

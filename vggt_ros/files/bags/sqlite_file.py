@@ -8,7 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vggt_ros.files.bags.storage import Channel, Lose, Storage, Stored, with_slash
-from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.errors import SequenceError, in_a_line
+
+# ValueError: names, or what is wrong with them, that are no text.
+ERRORS = (sqlite3.Error, ValueError)
 
 
 class SqliteFile(Storage):
@@ -18,16 +21,18 @@ class SqliteFile(Storage):
         self.path = path
         try:
             self._connection = self._open()
-        except sqlite3.Error as error:
-            raise SequenceError(f'{path}: not a readable bag: {error}') from error
+        except ERRORS as error:
+            raise SequenceError(f'{path}: not a readable bag: {in_a_line(error)}') from error
         try:
             counts = dict(self._connection.execute('SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id'))
             topics = self._connection.execute('SELECT id, name, type, serialization_format FROM topics').fetchall()
-        except (sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
+        except ERRORS as error:
             self._connection.close()
-            raise SequenceError(f'{path}: not a readable bag: {error}') from error
+            raise SequenceError(f'{path}: not a readable bag: {in_a_line(error)}') from error
         self.channels = [
-            Channel(key, with_slash(name), kind, encoding, counts.get(key, 0)) for key, name, kind, encoding in topics
+            Channel(key, with_slash(name), kind, encoding, counts.get(key, 0))
+            for key, name, kind, encoding in topics
+            if all(isinstance(text, str) for text in (name, kind, encoding))
         ]
 
     def _open(self) -> sqlite3.Connection:
@@ -56,8 +61,8 @@ class SqliteFile(Storage):
             try:
                 rows = rows or self._connection.execute(command, tuple(wanted))
                 row = rows.fetchone()
-            except sqlite3.Error as error:
-                lose(f'{self.path.name} is damaged, what follows is lost ({error})')
+            except ERRORS as error:
+                lose(f'{self.path.name} is damaged, what follows is lost ({in_a_line(error)})')
                 return
             if row is None:
                 return
@@ -65,8 +70,8 @@ class SqliteFile(Storage):
             try:
                 # One by one: a page that is damaged costs its own message.
                 found = self._connection.execute('SELECT data FROM messages WHERE id = ?', (number,)).fetchone()
-            except sqlite3.Error as error:
-                lose(f'{self.path.name}: message {number} is damaged ({error})')
+            except ERRORS as error:
+                lose(f'{self.path.name}: message {number} is damaged ({in_a_line(error)})')
                 continue
             if found is not None and isinstance(found[0], bytes):
                 yield Stored(wanted[key], time, found[0])

@@ -13,7 +13,7 @@ import numpy as np
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.layouts.finding import find_layout
-from vggt_ros.files.layouts.layout import Layout
+from vggt_ros.files.layouts.layout import Layout, once
 from vggt_ros.files.picture import Sample, Stretch, read_depth_picture, read_picture
 from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
 from vggt_ros.files.trajectory import Trajectory
@@ -162,19 +162,16 @@ class FolderSequence(ImageSequence):
 
 def _one_a_stamp(layout: Layout) -> Layout:
     """Without pictures that have the stamp of one before; it is said."""
-    if len(set(layout.stamps)) == len(layout.stamps):
+    kept, more = once(range(len(layout.stamps)), layout.stamps.__getitem__)
+    if not more:
         return layout
-    first: dict[int, int] = {}
-    for place, stamp in enumerate(layout.stamps):
-        first.setdefault(stamp, place)
-    kept = list(first.values())
     return replace(
         layout,
         pictures=[layout.pictures[i] for i in kept],
         stamps=[layout.stamps[i] for i in kept],
         depth=[layout.depth[i] for i in kept] if layout.depth else (),
         poses=None if layout.poses is None else layout.poses[kept],
-        notes=(*layout.notes, f'{len(layout.stamps) - len(kept)} pictures have the stamp of another: left out'),
+        notes=(*layout.notes, f'{more} pictures have the stamp of another: left out'),
     )
 
 

@@ -227,10 +227,9 @@ class SimulatedWindow:
                 error += _flying(rng, truth, errors.flying)
             valid = np.isfinite(truth)
             log_depth = np.log(np.where(valid, truth, 1.0)) + error + self.depth_bias + np.log(self.frame_scale[slot])
-        # Along the axis of the camera that the network sees.
-        height, width = truth.shape
-        along = rays(pixel_grid((width, height)), self.K[slot]) @ self.turned[slot, :3, 2]
-        depth = np.where(valid, along * np.exp(log_depth) / self.unit, np.nan)
+        depth = np.where(valid, np.exp(log_depth) / self.unit, np.nan)
+        if errors.centred:  # along the axis of the camera that the network sees
+            depth *= rays(pixel_grid(truth.shape[::-1]), self.K[slot]) @ self.turned[slot, :3, 2]
         return depth.astype(np.float32), self._confidence(slot, error, valid).astype(np.float32)
 
     def _confidence(self, slot: int, error: np.ndarray, valid: np.ndarray) -> np.ndarray:

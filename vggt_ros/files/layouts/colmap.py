@@ -19,8 +19,7 @@ from scipy.spatial.transform import Rotation
 from vggt_ros import camera
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import SequenceError
-from vggt_ros.files.layouts.layout import Layout
-from vggt_ros.files.layouts.nerf import folders_of, not_listed
+from vggt_ros.files.layouts.layout import Layout, folders_of, not_listed, once
 from vggt_ros.files.text import natural, read_text
 
 # Where models are, and whether numbered ones are below: COLMAP makes one of each group of pictures that fit together.
@@ -91,7 +90,9 @@ def find(folder: Path) -> Layout | None:
     cameras, views, notes = _read_binary(model) if kind == 'bin' else _read_text(model)
     if not views:
         raise SequenceError(f'{model / f"images.{kind}"}: no picture is registered in the model: {REMEDY}')
-    views, doubled = _once(views)
+    views, more_than_once = once(views, lambda view: view.name)
+    note = f'{more_than_once} entries of the model are of a picture that has one already: the first is used'
+    doubled = (note,) if more_than_once else ()
     views.sort(key=lambda view: natural(view.name))
     images = _images(folder, model, views)
     calibration, more = _calibration(model / f'cameras.{kind}', cameras, views)
@@ -140,16 +141,6 @@ def _others(folder: Path, models: list[Path]) -> tuple[str, ...]:
     names = [str(x.relative_to(folder)) for x in models]
     note = f'several models: {names[0]} is read, not {", ".join(names[1:])}, and its pictures only'
     return (note,) if names[1:] else ()
-
-
-def _once(views: list[_View]) -> tuple[list[_View], tuple[str, ...]]:
-    """Each picture once, and a note."""
-    first: dict[str, _View] = {}
-    for view in views:
-        first.setdefault(view.name, view)
-    more = len(views) - len(first)
-    note = f'{more} entries of the model are of a picture that has one already: the first is used'
-    return list(first.values()), (note,) if more else ()
 
 
 def _images(folder: Path, model: Path, views: list[_View]) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.files.sequence import IMAGE_SUFFIXES
 from vggt_ros.files.text import natural
 from vggt_ros.files.trajectory import Trajectory
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +62,37 @@ def nearest(stamps: Sequence[int], candidates: Sequence[int], bound: int) -> lis
     return found
 
 
+def once(items: Iterable[T], key: Callable[[T], Hashable]) -> tuple[list[T], int]:
+    """The first of those that have one key, in their order, and how many more there are."""
+    first: dict[Hashable, T] = {}
+    count = 0
+    for count, item in enumerate(items, 1):  # noqa: B007 - of all, behind the loop
+        first.setdefault(key(item), item)
+    return list(first.values()), count - len(first)
+
+
+def folders_of(files: Iterable[Path]) -> list[str]:
+    """The folders in which they lie, in natural order."""
+    return sorted({x.parent.as_posix() for x in files}, key=natural)
+
+
+def _left_over(there: Iterable[Path], listed: Iterable[Path]) -> list[Path]:
+    """The pictures among some files that are not listed; hidden ones are none."""
+    known = set(listed)
+    return sorted(x for x in there if x.suffix.lower() in IMAGE_SUFFIXES and x not in known and x.name[0] != '.')
+
+
+def not_listed(there: Iterable[Path], listed: Iterable[Path], by: str) -> tuple[str, ...]:
+    """A note of the pictures among some files that something does not have; empty where it has all."""
+    left = _left_over(there, listed)
+    return (f'{len(left)} pictures are left out, {by} does not have them: {left[0].name} and the like',) if left else ()
+
+
 def unlisted(folder: Path, listed: Iterable[Path]) -> tuple[str, ...]:
-    """A note about the pictures of a folder that a list does not name; empty where it names all."""
-    if not folder.is_dir():
-        return ()
-    names = {x.name for x in listed}
-    count = sum(x.name not in names for x in pictures_in(folder))
-    return (f'{count} pictures in {folder.name}/ are not in the list: not used',) if count else ()
+    """The same of the pictures of a folder that a list does not name."""
+    names = {folder / x.name for x in listed}
+    left = _left_over(pictures_in(folder), names) if folder.is_dir() else []
+    return (f'{len(left)} pictures in {folder.name}/ are not in the list: not used',) if left else ()
 
 
 def beside(pictures: Iterable[Path], folder: Path, suffixes: Sequence[str] = ('.png',)) -> list[Path | None]:

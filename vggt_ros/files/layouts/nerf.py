@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -18,7 +18,7 @@ import numpy as np
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError, in_a_line
-from vggt_ros.files.layouts.layout import Layout
+from vggt_ros.files.layouts.layout import Layout, folders_of, not_listed, once
 from vggt_ros.files.picture import Sample
 from vggt_ros.files.sequence import IMAGE_SUFFIXES
 from vggt_ros.files.text import natural, read_text
@@ -62,7 +62,10 @@ def find(folder: Path) -> Layout | None:
         scale = _positive(fields, 'depth_unit_scale_factor', 0.001)
         if not frames:
             raise SequenceError(f'{path}: no picture is named in it: give one with "frames"')
-        frames, notes = _once(frames)
+        frames, more_than_once = once(frames, lambda frame: frame.file)
+        frames.sort(key=lambda frame: natural(frame.file.stem))
+        note = f'{more_than_once} frames are of a picture that has one already: the first is used'
+        notes = (note,) if more_than_once else ()
         calibration, more = _calibration(path, fields, frames)
     except SequenceError:
         raise
@@ -162,16 +165,6 @@ def _pose(matrix: Any, name: str) -> np.ndarray:
         # instant-ngp's own files may hold a scale in the rotation.
         full[:3, :3] /= np.cbrt(determinant)
         return full @ OPENGL
-
-
-def _once(frames: list[_Frame]) -> tuple[list[_Frame], tuple[str, ...]]:
-    """Each picture once, in natural order of their names; notes."""
-    first: dict[Path, _Frame] = {}
-    for frame in frames:
-        first.setdefault(frame.file, frame)
-    more = len(frames) - len(first)
-    note = f'{more} frames are of a picture that has one already: the first is used'
-    return sorted(first.values(), key=lambda frame: natural(frame.file.stem)), (note,) if more else ()
 
 
 def _calibration(
@@ -308,15 +301,3 @@ def _left_out(path: Path, frames: list[_Frame]) -> tuple[str, ...]:
     if others := sorted(x.name for x in path.parent.glob('transforms*.json') if x != path):
         notes += (f'{path.name} is read, not {", ".join(others)}',)
     return notes
-
-
-def folders_of(files: Iterable[Path]) -> list[str]:
-    """The folders in which they lie, in natural order."""
-    return sorted({x.parent.as_posix() for x in files}, key=natural)
-
-
-def not_listed(there: Iterable[Path], listed: Sequence[Path], by: str) -> tuple[str, ...]:
-    """A note of the pictures among some files that are not listed by something; hidden ones are none."""
-    known = set(listed)
-    left = sorted(x for x in there if x.suffix.lower() in IMAGE_SUFFIXES and x not in known and x.name[0] != '.')
-    return (f'{len(left)} pictures are left out, {by} does not have them: {left[0].name} and the like',) if left else ()

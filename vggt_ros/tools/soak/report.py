@@ -170,5 +170,7 @@ def draw(samples: Sequence[Sample], verdicts: Sequence[Verdict], path: Path) -> 
                 ha='center',
                 va='bottom',
             )
+        if len(rate) and (usual := np.percentile(rate, 99)) > 0:
+            axes[-1].set_ylim(0, 1.5 * usual)  # a count that begins anew would leave nothing to see of the rest
         axes[-1].set_xlabel('minutes')
         figure.savefig(path)

@@ -295,3 +295,51 @@ def test_a_schema_that_is_no_text_is_refused(tmp_path):
     with pytest.raises(SequenceError, match=r'walk\.db3: not a readable bag') as refusal:
         list(open_sequence(path))
     assert '\n' not in str(refusal.value)
+
+
+def test_a_dataset_is_taken_before_the_bag_beside_it_and_the_bag_before_mere_pictures(tmp_path):
+    dataset, mere = tmp_path / 'dataset', tmp_path / 'mere'
+    for folder in (dataset, mere):
+        folder.mkdir()
+        test_bags.walk(folder / 'walk.bag', 'ros1')
+    test_layouts.tum(dataset)
+    sequence = open_sequence(dataset)
+    assert sequence.kind == 'TUM RGB-D'
+    assert 'not read, give it for that: walk.bag' in sequence.notes
+    pictures(mere, 'ab')
+    sequence = open_sequence(mere)
+    assert sequence.kind == 'bag'
+    assert '2 pictures beside the bag are not read: a.png and the like' in sequence.notes
+
+
+def stamped(path, stamps):
+    with BagWriter(path, 'mcap') as bag:
+        for i, stamp in enumerate(stamps):
+            bag.image('/cam/image_raw', START + i * 10**8, i, stamp=stamp)
+    return open_sequence(path)
+
+
+def test_stamps_that_stand_still_give_way_to_times_of_recording(tmp_path):
+    sequence = stamped(tmp_path / 'walk', [START] * 5)
+    assert 'the stamps of the images stand still: times of recording are taken' in sequence.notes
+    assert [item.stamp for item in sequence] == [START + i * 10**8 for i in range(5)]
+
+
+def test_stamps_of_a_bag_that_are_no_times_in_order_are_said(tmp_path):
+    back = stamped(tmp_path / 'back', [START + x * 10**8 for x in (0, 2, 1, 3, 3)])
+    assert 'stamps do not increase, 2 times in the first 5 images' in back.notes
+    slow = stamped(tmp_path / 'slow', [START + i * 10**11 for i in range(5)])
+    assert 'pictures are 100 s apart: are their stamps right?' in slow.notes
+
+
+def test_times_in_milliseconds_are_said(tmp_path):
+    pictures(tmp_path, '012345')
+    (tmp_path / 'times.txt').write_text('\n'.join(str(1000 + 100 * i) for i in range(6)))
+    assert 'pictures are 100 s apart: are their stamps right?' in open_sequence(tmp_path).notes
+
+
+def test_one_bright_picture_of_16_bits_among_dark_ones_is_found(tmp_path):
+    for i in range(40):
+        grey = np.full((HEIGHT, WIDTH), 4000 if i == 17 else 900, np.uint16)
+        cv2.imwrite(str(tmp_path / f'{i}.png'), grey)
+    assert '16-bit pictures with values to 4000: taken as 12 bits' in open_sequence(tmp_path).notes

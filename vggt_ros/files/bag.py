@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from vggt_ros.calibration import Calibration
 from vggt_ros.files.bags.finding import find_files
 from vggt_ros.files.bags.open_bag import CAMERA_INFO, COMPRESSED, OpenBag
-from vggt_ros.files.bags.packets import Packet, PacketDecoder, to_rgb
+from vggt_ros.files.bags.packets import Packet, PacketDecoder, head_of, to_rgb
 from vggt_ros.files.bags.storage import Channel, Stored
 from vggt_ros.files.bags.topics import camera_info_topic, choose_codec, choose_topic
 from vggt_ros.files.errors import DamagedError
 from vggt_ros.files.headers import problem_of
+from vggt_ros.files.layouts.layout import pictures_in
+from vggt_ros.files.pace import note_of_pace
 from vggt_ros.files.sequence import FRAME_ID, EncodedImage, ImageSequence, RawImage, SequenceItem
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 CALIBRATION_AGE = 1_000_000_000
+FIRST = 10  # images whose stamps are looked at before
 
 
 class BagSequence(ImageSequence):
     """The images of one topic in the order of recording, fields and stamps as recorded.
 
-    An image without a stamp of its own (0) gets the time of recording. Each image carries the latest CameraInfo of
-    its namespace recorded before it (the first images: the bag's first one); the two need not be synchronised. Once
-    a bag's calibration has changed, one that is more than a second older than the image is not used. Of what is
-    damaged only that is lost.
+    An image without a stamp of its own (0) gets the time of recording, and so does each where the first ones all have
+    the same. Each image carries the latest CameraInfo of its namespace recorded before it (the first images: the bag's
+    first one); the two need not be synchronised. Once a bag's calibration has changed, one that is more than a second
+    older than the image is not used. Of what is damaged only that is lost.
     """
 
     def __init__(self, path: Path, topic: str | None, stride: int, limit: int | None) -> None:
@@ -39,6 +44,12 @@ class BagSequence(ImageSequence):
             images, infos = self._channels(bag)
             self.notes = (*self._files.notes, *bag.notes)
             self._codec = choose_codec(path, bag, images)
+            stamps = _first_stamps(bag, images)
+        # Some drivers stamp once; the node would take such images for one image sent many times.
+        self._stamped = len(set(stamps)) != 1 or len(stamps) == 1
+        self.notes += _odd_stamps(stamps)
+        if path.is_dir() and (others := pictures_in(path)):
+            self.notes += (f'{len(others)} pictures beside the bag are not read: {others[0].name} and the like',)
         self._rectified = '/image_rect' in self.topic
         super().__init__(path, sum(x.count for x in images), stride, limit)
         info_count = sum(x.count for x in infos)
@@ -96,18 +107,23 @@ class BagSequence(ImageSequence):
         """What makes the items of the frames that a packet completes, from their numbers."""
         try:
             packet = Packet.of(bag.decode(stored))
-            frames = decoder.feed(packet.data, (packet, stored.time, latest.at(stored.time)))
+            told = self._stamp(packet.stamp, stored), packet.frame_id, latest.at(stored.time)
+            frames = decoder.feed(packet.data, told)
         except DamagedError as error:
             self.damaged.append(f'{self.path}: a packet of {self.topic} at {stored.time} is damaged: {error}')
             return
         yield from map(self._of_frame, frames)
 
-    def _of_frame(self, found: tuple[tuple[Packet, int, Calibration | None], Any]) -> Callable[[int], SequenceItem]:
-        (packet, time, calibration), frame = found
+    def _stamp(self, own: int, stored: Stored) -> int:
+        """Of an image with this stamp of its own."""
+        return own if own and self._stamped else stored.time
+
+    def _of_frame(self, found: tuple[tuple[int, str, Calibration | None], Any]) -> Callable[[int], SequenceItem]:
+        (stamp, frame_id, calibration), frame = found
 
         def load(index: int) -> SequenceItem:
             name, image = f'{self.topic} image {index}', RawImage.from_rgb(to_rgb(frame))
-            return SequenceItem(index, name, packet.stamp or time, image, packet.frame_id or FRAME_ID, calibration)
+            return SequenceItem(index, name, stamp, image, frame_id or FRAME_ID, calibration)
 
         return load
 
@@ -128,9 +144,27 @@ class BagSequence(ImageSequence):
             problem = f'{length} bytes, wanted are {wanted}' if length < wanted else ''
         if problem:
             raise DamagedError(f'{self.path}: {name} is damaged: {problem}')
-        header = message.header
-        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
-        return SequenceItem(index, name, stamp or stored.time, image, header.frame_id or FRAME_ID, calibration)
+        own, frame_id = head_of(message)
+        return SequenceItem(index, name, self._stamp(own, stored), image, frame_id or FRAME_ID, calibration)
+
+
+def _first_stamps(bag: OpenBag, images: Sequence[Channel]) -> list[int]:
+    """Nanoseconds, as the images themselves say; without those that say none."""
+    stamps = []
+    for stored in islice(bag.messages(images, lambda _: None), FIRST):
+        with suppress(DamagedError):
+            stamps.append(head_of(bag.decode(stored))[0])
+    return [stamp for stamp in stamps if stamp]
+
+
+def _odd_stamps(stamps: Sequence[int]) -> tuple[str, ...]:
+    """A note of what is odd about those of the first images."""
+    if len(stamps) > 1 and len(set(stamps)) == 1:
+        return ('the stamps of the images stand still: times of recording are taken',)
+    back = sum(later <= earlier for earlier, later in pairwise(stamps))
+    if back:
+        return (f'stamps do not increase, {back} times in the first {len(stamps)} images',)
+    return note_of_pace(stamps)
 
 
 def _of_rectified(calibration: Calibration) -> Calibration:

@@ -14,6 +14,7 @@ from vggt_ros.calibration import Calibration
 from vggt_ros.files.errors import DamagedError, SequenceError
 from vggt_ros.files.layouts.finding import find_layout
 from vggt_ros.files.layouts.layout import Layout, once
+from vggt_ros.files.pace import note_of_pace
 from vggt_ros.files.picture import Sample, Stretch, read_depth_picture, read_picture
 from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
 from vggt_ros.files.trajectory import Trajectory
@@ -22,6 +23,7 @@ from vggt_ros.rectify import Rectifier
 
 FOLDER_FPS = 10.0
 SAMPLES = 9  # pictures that are looked at before: what size most have, how many bits
+DEEP_SAMPLES = 60  # where they have more than 8 bits: one that is bright may be rare
 GAP = 250_000_000  # nanoseconds between two true poses within which the camera is taken to move evenly
 
 
@@ -39,11 +41,14 @@ class FolderSequence(ImageSequence):
         super().__init__(path, len(layout.pictures), stride, limit)
         self._files = layout.pictures
         self.kind, self.notes = layout.name, layout.notes
-        samples = self._samples()
+        samples = self._samples(SAMPLES)
+        if any(sample.dtype != np.uint8 for sample in samples):
+            samples = self._samples(DEEP_SAMPLES)
         self._size = Counter(sample.size for sample in samples).most_common(1)[0][0]
         self._stretch = Stretch(samples)
         self._calibration = self._checked(layout.calibration)
         self._stamps = self._choose_stamps(fps)
+        self.notes += note_of_pace(self._stamps)
         self.trajectory = self._truth()
         self._depth: Sequence[Path | None] = self._checked_depth()
         if self._calibration is None:
@@ -51,9 +56,9 @@ class FolderSequence(ImageSequence):
         if self._stretch.note:
             self.notes += (self._stretch.note,)
 
-    def _samples(self) -> list[Sample]:
+    def _samples(self, count: int) -> list[Sample]:
         """Some of the pictures, evenly spread. Raises SequenceError when none of those can be read."""
-        places = sorted({round(x) for x in np.linspace(0, len(self._files) - 1, min(SAMPLES, len(self._files)))})
+        places = sorted({round(x) for x in np.linspace(0, len(self._files) - 1, min(count, len(self._files)))})
         found, problem = [], None
         for place in places:
             try:

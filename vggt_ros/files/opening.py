@@ -9,6 +9,7 @@ import numpy as np
 from vggt_ros.files.bags.names import is_bag
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.folder import FolderSequence
+from vggt_ros.files.layouts.finding import is_dataset
 from vggt_ros.files.sequence import IMAGE_SUFFIXES, ImageSequence
 
 
@@ -33,7 +34,8 @@ def open_sequence(
         raise FileNotFoundError(f'{path} does not exist')
     if stride < 1 or (limit is not None and limit < 1) or (fps is not None and not 0 < fps < np.inf):
         raise SequenceError(f'stride {stride}, limit {limit} and fps {fps} must be positive')
-    if is_bag(path):
+    # A dataset with truth may have the same as a bag beside it.
+    if is_bag(path) and not (path.is_dir() and is_dataset(path)):
         from vggt_ros.files.bag import BagSequence  # rosbags takes 0.3 s to import
 
         if fps is not None:

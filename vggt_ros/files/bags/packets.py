@@ -50,6 +50,13 @@ def encoding_of(message: Any) -> str:
     return str(message.encoding if hasattr(message, 'encoding') else message.format)
 
 
+def head_of(message: Any) -> tuple[int, str]:
+    """(stamp in nanoseconds, 0 where it has none; frame id) of any message of an image."""
+    head = message if hasattr(message, 'timestamp') else message.header
+    time = head.timestamp if head is message else head.stamp
+    return time.sec * 10**9 + time.nanosec, head.frame_id
+
+
 @dataclass(frozen=True, eq=False)
 class Packet:
     """data: of the video. stamp: nanoseconds, 0 where it has none. frame_id: of the camera."""
@@ -61,12 +68,7 @@ class Packet:
     @classmethod
     def of(cls, message: Any) -> Packet:
         """Of a FFMPEGPacket, a CompressedVideo or a CompressedImage."""
-        time, frame = (
-            (message.timestamp, message.frame_id)
-            if hasattr(message, 'timestamp')
-            else (message.header.stamp, message.header.frame_id)
-        )
-        return cls(bytes(message.data), time.sec * 10**9 + time.nanosec, frame)
+        return cls(bytes(message.data), *head_of(message))
 
 
 class PacketDecoder:

@@ -29,11 +29,22 @@ VIDEOS = {'.mp4', '.mov', '.mkv', '.webm', '.avi', '.h264', '.h265', '.mjpeg', '
 FOREIGN = {'.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.gif', '.svg'}
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether it has a layout of its own, and is no plain folder of pictures. Raises SequenceError as those do."""
+    return any(find(folder) is not None for find in FINDERS[:-1])
+
+
 def find_layout(folder: Path) -> Layout:
     """Raises SequenceError for a folder without pictures, saying what is in it instead."""
+    inside = sorted(
+        x.name
+        for x in folder.iterdir()
+        if x.suffix.lower() not in IMAGE_SUFFIXES and (x.suffix.lower() in VIDEOS or is_bag(x))
+    )
     for find in FINDERS:
         if (layout := find(folder)) is not None:
-            return layout
+            more = (f'not read, give it for that: {", ".join(inside)}',) if inside else ()
+            return replace(layout, notes=(*layout.notes, *more))
     below = _layouts_below(folder)
     if len(below) > 1:
         names = ', '.join(f'{place.relative_to(folder)} ({layout.name})' for place, layout in below)
@@ -51,7 +62,6 @@ def find_layout(folder: Path) -> Layout:
         raise SequenceError(
             f'{folder}: {len(foreign)} files like *{foreign[0]}, which are not read: convert them to jpg'
         )
-    inside = sorted(x.name for x in folder.iterdir() if is_bag(x) or x.suffix.lower() in VIDEOS)
     if inside:
         raise SequenceError(f'{folder}: no pictures; give what is in it: {", ".join(inside)}')
     raise SequenceError(f'{folder}: neither pictures ({" ".join(sorted(IMAGE_SUFFIXES))}) nor a bag')

@@ -14,6 +14,7 @@ import numpy as np
 from vggt_ros.files.calibrations import read_calibration
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.layouts.layout import Layout, beside, pictures_in
+from vggt_ros.files.pace import note_of_pace
 from vggt_ros.files.text import lines, numbers
 from vggt_ros.files.trajectory import Trajectory, parse_stamp, read_tum
 
@@ -32,7 +33,6 @@ OTHERS = re.compile(
     r'(^|[._\- ])(masks?|depth|disp|disparity|segm?|segmentation|labels?|normals?|conf|confidence|thumb)\d*([._\- ]|$)',
     re.I,
 )
-SHORTEST, LONGEST = 1e-3, 30.0  # seconds between pictures, where it is not clear whether names are times
 UNITS = {19: (1, 'nanoseconds'), 16: (1000, 'microseconds'), 13: (1_000_000, 'milliseconds')}  # by their digits
 
 
@@ -147,8 +147,7 @@ def stamps_of(pictures: list[Path]) -> tuple[list[Path], list[int], str] | None:
         stamps, unit = [int(Decimal(x) * named[0]) for x in times], named[1]
     elif any('.' in x for x in times) and word != '-' and (not word or word[-1] in '_- '):
         stamps, unit = [int(Decimal(x) * 10**9) for x in times], 'seconds'
-        between = float(np.median(np.diff(sorted(stamps)))) / 1e9
-        if not SHORTEST <= between <= LONGEST:
+        if note_of_pace(sorted(stamps)):
             return None  # versions, chapters, milliseconds
     else:
         return None

@@ -20,8 +20,8 @@ from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.sensors import Sensor, SolvedWindow, read_all
 from vggt_ros.odometry.windows.adjustment import NO_POINTS
 from vggt_ros.odometry.windows.alignment import AlignmentError
-from vggt_ros.odometry.windows.axes import along_true_axes
 from vggt_ros.odometry.windows.focal import FocalCheck
+from vggt_ros.odometry.windows.lenses import through_true_lenses
 from vggt_ros.odometry.windows.size import WindowSize
 from vggt_ros.odometry.windows.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
@@ -292,9 +292,9 @@ class Pipeline:
             pixel_map = self.predictor.pixel_map(reference.size)
             queries = self.tracker.queries(reference.index, pixel_map)
         if queries is None:
-            return along_true_axes(window.frames, self.predictor.predict(window.frames, window.depth)), None
+            return through_true_lenses(window.frames, self.predictor.predict(window.frames, window.depth)), None
         asked, uv = queries
-        return along_true_axes(window.frames, self.predictor.predict(window.frames, window.depth, uv)), asked
+        return through_true_lenses(window.frames, self.predictor.predict(window.frames, window.depth, uv)), asked
 
 
 def current_state(window: State, located: PosedFrame | None, paused: bool = False) -> State:

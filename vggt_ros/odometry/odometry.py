@@ -23,6 +23,7 @@ from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
+from vggt_ros.odometry.windows.by_corners import place_by_corners
 from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
 from vggt_ros.odometry.windows.placing import (
     AGREED,
@@ -113,7 +114,8 @@ class Odometry:
             estimates, reasons = self._held(placed) if held else self._estimates(placed)
         except (PredictionError, AlignmentError):
             if self.latest is not None and not hints.held:
-                self._rejected += 1
+                # As long as corners tell where the images are, the camera is not lost.
+                self._rejected += hints.turn is None
                 self.state = State.LOST if self._rejected >= LOST_AFTER else State.DEGRADED
             raise
         self._rejected = 0
@@ -193,8 +195,19 @@ class Odometry:
         reasons: tuple[str, ...] = ()
         if anchors:
             scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
-            alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
-            quality, reasons = self._judge(alignment, prediction, anchors, window, hints)
+            refusal = None
+            try:
+                alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
+                quality, reasons = self._judge(alignment, prediction, anchors, window, hints)
+            except AlignmentError as error:
+                refusal, reasons = error, (str(error),)
+            if (refusal or quality is not Quality.GOOD) and self.config.refine and not hints.broken:
+                known = anchors, self.keyframes, corners, self._noise, self.config, '; '.join(reasons)
+                by_corners = place_by_corners(window, prediction, *known)
+                if by_corners is not None:
+                    return by_corners
+            if refusal is not None:
+                raise refusal
         if self.metres.locked:
             alignment = in_metres(alignment, self.metres.factor)
         config = self.config
@@ -266,7 +279,7 @@ class Odometry:
         scale = 0.0 if self.metres.locked else alignment.scale_sigma**2
         self.drift = self.drift + np.array([alignment.covariance[3, 3], alignment.covariance[0, 0], scale])
         for slot, keyframe in enumerate(placed.anchors):
-            known = slot in placed.prediction.depth
+            known = slot in placed.prediction.depth and not placed.by_corners
             depth = placed.depth(slot) if known else None
             refined = placed.refined.covariances[slot] is not None
             T = placed.T[slot] if refined else keyframe.with_window(placed.raw(slot))

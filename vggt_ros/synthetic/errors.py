@@ -24,6 +24,10 @@ class ErrorModel:
     translation: float = 0.0  # of poses, per axis, as a share of the window's median depth
     focal_window: float = 0.0  # standard deviation of log focal length, common to the window
     focal_frame: float = 0.0  # the same, per frame
+    focal: float = 1.0  # factor of every focal length
+    # in [0, 1], how far a window's depth and poses are those of a camera with the focal length that it predicts: what
+    # is seen stays in its pixels, so depth is longer by the same factor, and turns are smaller
+    focal_follows: float = 0.0
     # the principal point is predicted in the image's centre, as VGGT does, wherever it is; poses and depth are those of
     # a camera that looks there
     centred: bool = False
@@ -55,7 +59,7 @@ class ErrorModel:
             if value < 0:
                 raise ValueError(f'{name} must not be negative, but is {value}')
         shares = ('persistence', 'outliers', 'flying', 'overlap', 'lost_confident', 'alias', 'pull', 'blank_confident')
-        for name in (*shares, 'confidence', 'confidence_correlation', 'track_outliers'):
+        for name in (*shares, 'confidence', 'confidence_correlation', 'track_outliers', 'focal_follows'):
             if getattr(self, name) > 1:
                 raise ValueError(f'{name} is a share and must be at most 1, but is {getattr(self, name)}')
 

@@ -59,7 +59,8 @@ class SimulatedWindow:
         if self.errors.normalised:
             self.unit *= self._mean_distance()
         self.depth_bias = self.errors.depth_window * rng.normal()
-        focal = self.errors.focal_window * rng.normal()
+        focal = np.log(self.errors.focal) + self.errors.focal_window * rng.normal()
+        self.stretch = float(np.exp(self.errors.focal_follows * focal))
         self.K_predicted = self.K.copy()
         self.turned = np.tile(np.eye(4), (len(frames), 1, 1))  # from the camera that the network sees to the true one
         for slot, index in enumerate(self.indices):
@@ -201,6 +202,16 @@ class SimulatedWindow:
             T[slot, :3, 3] += self.errors.translation * self.median * rng.normal(size=3)
         T[:, :3, 3] /= self.unit
         T[0] = np.eye(4)
+        return self._stretched(T)
+
+    def _stretched(self, T: np.ndarray) -> np.ndarray:
+        """Poses (S, 4, 4) as a longer lens makes them: farther along the axis, and turned less across it."""
+        if self.stretch == 1:
+            return T
+        T = T.copy()
+        turn = Rotation.from_matrix(T[:, :3, :3]).as_rotvec() / np.array([self.stretch, self.stretch, 1.0])
+        T[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix()
+        T[:, 2, 3] *= self.stretch
         return T
 
     def predicted_depth(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
@@ -227,7 +238,7 @@ class SimulatedWindow:
                 error += _flying(rng, truth, errors.flying)
             valid = np.isfinite(truth)
             log_depth = np.log(np.where(valid, truth, 1.0)) + error + self.depth_bias + np.log(self.frame_scale[slot])
-        depth = np.where(valid, np.exp(log_depth) / self.unit, np.nan)
+        depth = np.where(valid, np.exp(log_depth) * self.stretch / self.unit, np.nan)
         if errors.centred:  # along the axis of the camera that the network sees
             depth *= rays(pixel_grid(truth.shape[::-1]), self.K[slot]) @ self.turned[slot, :3, 2]
         return depth.astype(np.float32), self._confidence(slot, error, valid).astype(np.float32)

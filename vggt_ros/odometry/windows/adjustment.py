@@ -64,7 +64,8 @@ class Slot:
 
     T_map_camera: (4, 4) as the network has it. corners: of its image. depth: (h, w) map units, NaN unknown, or None; K:
     (3, 3) in source pixels; weight, pose_weight: how many windows its depth and its pose are worth. known: of the map.
-    fixed: stays. fresh: for a frame of the map the depth that this window gave it, (h, w) map units, if any.
+    fixed: stays. doubt: (translation in map units, rotation in rad), how much more than usual its pose may be wrong.
+    fresh: for a frame of the map the depth that this window gave it, (h, w) map units, if any.
     """
 
     T_map_camera: np.ndarray
@@ -76,6 +77,7 @@ class Slot:
     pose_weight: float = 1.0
     known: bool = False
     fixed: bool = False
+    doubt: tuple[float, float] = (0.0, 0.0)
     fresh: np.ndarray | None = None
 
 
@@ -177,7 +179,8 @@ class Adjustment:
         sigma = np.repeat(
             [max(translation_sigma, config.translation * self.depth), max(rotation_sigma, config.rotation)], 3
         )
-        self.sigma = sigma / np.sqrt([[slot.pose_weight] for slot in slots])
+        doubt = np.repeat([slot.doubt for slot in slots], 3, axis=1)
+        self.sigma = np.hypot(sigma, doubt) / np.sqrt([[slot.pose_weight] for slot in slots])
         self.free = np.array([not slot.fixed for slot in slots])
         self.known_slot = np.array([slot.known for slot in slots])
         variance = config.frame**2 / weight

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
+from vggt_ros.camera import invert
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe, typical_depth
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.windows.adjustment import RefineConfig, Slot
 from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.odometry.windows.covariance import PoseNoise
+from vggt_ros.odometry.windows.lenses import misjudged
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.window import Window, at_network_pixels
@@ -34,7 +37,8 @@ ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 class PlacedWindow:
     """A window in the map.
 
-    anchors: the keyframes in its first slots. reasons: why the quality is not GOOD. T: (A + N, 4, 4) anchors and new
+    anchors: the keyframes in its first slots. reasons: why the quality is not GOOD, or what carried the poses, if that
+    was not the network (by_corners). T: (A + N, 4, 4) anchors and new
     frames, refined by corners, whose covariances and changes of depth are in ``refined``.
     """
 
@@ -46,6 +50,7 @@ class PlacedWindow:
     reasons: tuple[str, ...]
     refined: Refined
     min_confidence: float
+    by_corners: bool = False
 
     @property
     def T(self) -> np.ndarray:
@@ -167,6 +172,13 @@ def place(
     return PlacedWindow(window, prediction, anchors, alignment, quality, reasons, refined, config.min_confidence)
 
 
+def doubts(T_start: np.ndarray, T: np.ndarray, share: float) -> tuple[float, float]:
+    """How wrong a pose may be by a share of the step to it: (translation, rotation in rad)."""
+    step = invert(T_start) @ T
+    turn = Rotation.from_matrix(step[:3, :3]).magnitude()
+    return share * float(np.linalg.norm(step[:3, 3])), share * float(turn)
+
+
 def _slots(
     window: Window,
     prediction: WindowPrediction,
@@ -182,7 +194,7 @@ def _slots(
         depth = prediction.depth[number] * similarity.scale
         return np.where(prediction.confidence[number] >= min_confidence, depth, np.nan)
 
-    slots = []
+    slots, lens = [], abs(misjudged(window.frames, prediction))
     for number, frame in enumerate(window.frames[: len(T)]):
         pixel_map = prediction.maps[number]
         K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
@@ -190,9 +202,12 @@ def _slots(
             anchor = anchors[number]
             fresh = known(number) if number in prediction.depth else None
             given = anchor.with_window(T[number]), anchor.corners, anchor.depth
-            slots.append(Slot(*given, K, pixel_map, anchor.fused, anchor.pose_weight + 1, True, False, fresh))
+            weights = anchor.fused, anchor.pose_weight + 1
+            slots.append(Slot(*given, K, pixel_map, *weights, known=True, fresh=fresh))
             continue
         depth = known(number)
         first = not anchors and number == 0
-        slots.append(Slot(T[number], corners(frame.index), depth, K, pixel_map, known=first, fixed=first))
+        of = corners(frame.index)
+        doubt = doubts(T[0], T[number], lens)
+        slots.append(Slot(T[number], of, depth, K, pixel_map, known=first, fixed=first, doubt=doubt))
     return slots

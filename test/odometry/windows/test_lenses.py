@@ -1,4 +1,4 @@
-"""A principal point that is not in the image's middle: the network looks past it, the odometry does not."""
+"""A lens that is not what the network takes it for: it looks elsewhere, or sees longer or shorter than it does."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ import pytest
 
 from vggt_ros import pipeline
 from vggt_ros.camera import invert
-from vggt_ros.evaluation import live, scenarios
-from vggt_ros.odometry.windows.axes import along_true_axes, turn_to_axis
+from vggt_ros.evaluation import hazards, live, scenarios
+from vggt_ros.odometry.windows.lenses import misjudged, through_true_lenses, turn_to_axis
 from vggt_ros.synthetic.errors import ErrorModel
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 
@@ -20,7 +20,7 @@ def test_exact_predictions_become_exact_again(share):
     scenario = scenarios.room_loop(40, stop=6, K=scenarios.off_centre(share))
     network = SimulatedNetwork(scenario.truths, ErrorModel(centred=True), longest=SIZE[0])
     predicted = network.predict(scenario.frames, depth=[1, 5])
-    found = along_true_axes(scenario.frames, predicted)
+    found = through_true_lenses(scenario.frames, predicted)
     wanted = invert(scenario.T_world_camera[0]) @ scenario.T_world_camera
     np.testing.assert_allclose(found.T_window_camera, wanted, atol=1e-9)
     for slot in (1, 5):
@@ -33,19 +33,48 @@ def test_exact_predictions_become_exact_again(share):
         assert found is predicted
 
 
+@pytest.mark.parametrize('factor', [1.05, 0.92, 0.5])
+def test_a_lens_taken_for_another_is_put_right(factor):
+    scenario = scenarios.room_loop(40, stop=6)
+    errors = ErrorModel(centred=True, focal=factor, focal_follows=1.0)
+    network = SimulatedNetwork(scenario.truths, errors, longest=SIZE[0])
+    predicted = network.predict(scenario.frames, depth=[1, 5])
+    assert misjudged(scenario.frames, predicted) == pytest.approx(np.log(factor))
+    found = through_true_lenses(scenario.frames, predicted)
+    wanted = invert(scenario.T_world_camera[0]) @ scenario.T_world_camera
+    np.testing.assert_allclose(found.T_window_camera, wanted, atol=1e-9)
+    for slot in (1, 5):
+        np.testing.assert_allclose(found.depth[slot], network.network_depth(slot, predicted.maps[slot]), rtol=1e-5)
+
+
+def test_frames_without_a_known_camera_say_nothing_of_the_lens():
+    scenario = scenarios.room_loop(40, stop=3)
+    network = SimulatedNetwork(scenario.truths, ErrorModel(focal=1.2), longest=SIZE[0])
+    unknown = [replace(frame, K=None) for frame in scenario.frames]
+    assert misjudged(unknown, network.predict(unknown)) == 0
+
+
+@pytest.mark.parametrize('factor', [1.05, 0.92])
+def test_a_lens_taken_for_another_does_not_bend_the_map(factor):
+    """0.11 and 0.18 m where its word is taken as it is."""
+    scenario = scenarios.room_loop(120, pictures=True, stop=60)
+    errors = replace(hazards.ROUGH, centred=True, focal=factor, focal_follows=1.0)
+    assert live.error(live.run_pipeline(scenario, errors, 0)).ate < 0.04
+
+
 def test_a_camera_that_nobody_knows_stays_as_the_network_sees_it():
     scenario = scenarios.room_loop(40, stop=3, K=scenarios.off_centre(0.08))
     network = SimulatedNetwork(scenario.truths, ErrorModel(centred=True), longest=SIZE[0])
     unknown = [replace(frame, K=None) for frame in scenario.frames]
     predicted = network.predict(unknown)
-    assert along_true_axes(unknown, predicted) is predicted
+    assert through_true_lenses(unknown, predicted) is predicted
 
 
 def test_a_network_that_knows_the_principal_point_is_believed():
     scenario = scenarios.room_loop(40, stop=3, K=scenarios.off_centre(0.08))
     network = SimulatedNetwork(scenario.truths, ErrorModel(), longest=SIZE[0])
     predicted = network.predict(scenario.frames)
-    assert along_true_axes(scenario.frames, predicted) is predicted
+    assert through_true_lenses(scenario.frames, predicted) is predicted
 
 
 @pytest.mark.parametrize('offset', [(0.0, 0.0), (20.0, 0.0), (-30.0, 12.0)])
@@ -67,6 +96,6 @@ def test_corners_and_the_network_agree_about_where_the_camera_looks(monkeypatch)
         return live.error(live.run_pipeline(scenario, errors, 0)).ate
 
     corrected = ate()
-    monkeypatch.setattr(pipeline, 'along_true_axes', lambda _, prediction: prediction)
+    monkeypatch.setattr(pipeline, 'through_true_lenses', lambda _, prediction: prediction)
     assert corrected < 0.03
     assert ate() > 3 * corrected

@@ -1,0 +1,72 @@
+"""A network that is of no use, or was of none once: corners carry the pose, and that is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vggt_ros.evaluation import hazards, live, scenarios
+from vggt_ros.synthetic.simulated import SimulatedNetwork
+from vggt_ros.types import Accuracy, State
+
+
+@pytest.fixture(scope='module')
+def room():
+    return scenarios.room_loop(120, pictures=True, stop=36)
+
+
+def run(room, errors=None, network=None):
+    errors = errors or hazards.ROUGH
+    network = network or SimulatedNetwork(room.truths, errors, 0, 224)
+    # It claims to be as good as any, however wrong it is.
+    network.accuracy = Accuracy()
+    return live.run_pipeline(room, errors, 0, window=8, stride=1, delay=0, predictor=network)
+
+
+def by_corners(found):
+    return [window for window in found.windows if any('placed by corners' in x for x in window.result.reasons)]
+
+
+def share(found):
+    """Of the images with a pose that is to be used."""
+    return np.mean([one is not None and one.state is not State.LOST for one in found.published])
+
+
+@pytest.fixture(scope='module')
+def good(room):
+    return run(room)
+
+
+def test_a_good_network_carries_everything_itself(good):
+    assert by_corners(good) == []
+
+
+def test_poses_that_are_noise_do_no_harm_and_are_said(room, good):
+    """10 degrees and 30 % of the depth: each window is refused, and each is placed."""
+    bad = run(room, replace(hazards.ROUGH, rotation=10.0, translation=0.3))
+    assert len(by_corners(bad)) > len(room.frames) - 5
+    assert all(len(text) > len('placed by corners: ') for text in by_corners(bad)[0].result.reasons)
+    assert share(bad) > 0.95
+    assert live.error(bad).ate < 3 * live.error(good).ate
+    assert live.error(bad).jump < 0.05
+
+
+class Misplacing(SimulatedNetwork):
+    """One frame is put elsewhere, 25 degrees and half a depth away, in whatever window it is."""
+
+    def predict(self, frames, depth=None, queries=None):
+        found = super().predict(frames, depth, queries)
+        T = found.T_window_camera.copy()
+        for slot, frame in enumerate(frames):
+            if frame.index == 18 and slot:
+                T[slot, :3, :3] = T[slot, :3, :3] @ np.array([[0.906, 0, 0.423], [0, 1, 0], [-0.423, 0, 0.906]])
+                T[slot, :3, 3] += 0.5
+        return replace(found, T_window_camera=T)
+
+
+def test_one_image_that_the_network_misplaces_costs_nothing(room):
+    found = run(room, network=Misplacing(room.truths, hazards.ROUGH, 0, 224))
+    assert share(found) == 1
+    assert len(by_corners(found)) > 0
+    assert live.error(found).ate < 0.04
+    assert live.error(found).jump < 0.05

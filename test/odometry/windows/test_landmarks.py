@@ -1,0 +1,98 @@
+"""Corners as points of the map, against exact geometry."""
+
+import numpy as np
+import pytest
+
+from vggt_ros.camera import PixelMap, invert, project, transform
+from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.windows.landmarks import Landmarks, View, by_depth, locate, triangulate
+from vggt_ros.synthetic.trajectory import look_at
+
+SIZE = (518, 392)
+K = np.array([[400.0, 0, 258.5], [0, 400, 195.5], [0, 0, 1]])
+RNG = np.random.default_rng(7)
+POINTS = np.stack([RNG.uniform(-2, 2, 80), RNG.uniform(4, 7, 80), RNG.uniform(-1.5, 1.5, 80)], axis=1)
+IDS = np.arange(100, 180)
+
+
+def camera(x, z=0.0):
+    position = np.array([x, 0.0, z])
+    return look_at(position, position + np.array([0.05, 1.0, 0.02]))
+
+
+def seen(T, uv=None, ids=IDS):
+    uv = project(transform(invert(T), POINTS), K) if uv is None else uv
+    return Corners(0, 0, SIZE, ids, uv, 1.0, 0.0)
+
+
+def view(T, **options):
+    return View(T, K, seen(T, **options))
+
+
+def test_points_are_where_the_rays_meet():
+    found = triangulate([view(camera(x)) for x in (-0.5, 0.0, 0.6)])
+    np.testing.assert_array_equal(found.id, IDS)
+    np.testing.assert_allclose(found.xyz, POINTS, atol=1e-9)
+
+
+def test_a_corner_that_one_view_alone_sees_is_no_point():
+    first, second = camera(-0.5), camera(0.5)
+    half = slice(0, 40)
+    pixels = project(transform(invert(second), POINTS), K)[half]
+    found = triangulate([view(first), View(second, K, seen(second, pixels, IDS[half]))])
+    np.testing.assert_array_equal(found.id, IDS[half])
+
+
+def test_no_views_and_no_common_corners_are_no_points():
+    assert len(triangulate([]).id) == 0
+    a, b = camera(-0.5), camera(0.5)
+    assert len(triangulate([view(a), view(b, ids=IDS + 1000)]).id) == 0
+
+
+def test_views_from_one_place_tell_no_depth():
+    assert len(triangulate([view(camera(0.0)), view(camera(0.01))]).id) == 0
+
+
+def test_a_corner_that_slid_away_is_no_point():
+    first, second, third = camera(-0.5), camera(0.0), camera(0.6)
+    pixels = project(transform(invert(second), POINTS), K)
+    pixels[::10, 1] += 15
+    found = triangulate([view(first), view(second, uv=pixels), view(third)])
+    assert not np.isin(IDS[::10], found.id).any()
+    assert len(found.id) == 72
+
+
+@pytest.mark.parametrize('wrong', [0.0, 0.4])
+def test_an_image_is_located_whatever_some_of_its_corners_say(wrong):
+    T = camera(0.3, 0.2)
+    pixels = project(transform(invert(T), POINTS), K)
+    lies = np.random.default_rng(1).random(len(pixels)) < wrong
+    pixels[lies] += np.random.default_rng(2).uniform(20, 80, (lies.sum(), 2))
+    found = locate(Landmarks(IDS, POINTS), seen(T, pixels), K)
+    np.testing.assert_allclose(found, T, atol=1e-4)
+
+
+def test_an_image_that_few_points_or_few_of_many_agree_on_is_not_located():
+    T = camera(0.3)
+    assert locate(Landmarks(IDS[:10], POINTS[:10]), seen(T), K) is None
+    anywhere = np.random.default_rng(3).uniform(0, 390, (80, 2))
+    assert locate(Landmarks(IDS, POINTS), seen(T, anywhere), K) is None
+
+
+def test_depth_puts_corners_into_the_map():
+    T, pixel_map = camera(0.3), PixelMap(SIZE, SIZE, (0, 0), SIZE)
+    depth = np.full(SIZE[::-1], 5.0, np.float32)
+    depth[:, :100] = np.nan
+    corners = seen(T)
+    found = by_depth(View(T, K, corners), depth, pixel_map)
+    known = corners.uv[:, 0] > 101
+    np.testing.assert_array_equal(np.intersect1d(found.id, IDS[known]), IDS[known])
+    local = transform(invert(T), found.xyz)
+    np.testing.assert_allclose(local[:, 2], 5, atol=1e-6)
+    np.testing.assert_allclose(project(local, K), corners.uv[np.isin(IDS, found.id)], atol=1e-6)
+
+
+def test_what_is_known_already_is_not_replaced():
+    both = Landmarks(np.array([3, 7]), np.ones((2, 3))).and_others(Landmarks(np.array([5, 7]), np.zeros((2, 3))))
+    np.testing.assert_array_equal(both.id, [3, 5, 7])
+    np.testing.assert_array_equal(both.xyz[:, 0], [1, 0, 1])

@@ -1,0 +1,112 @@
+"""Corners as points of the map: where the rays of several frames meet, and where a camera is that sees them.
+
+The map's keyframes were adjusted together, and remember their corners: what two of them see from far enough apart has
+a place in the map, whatever the network thinks of its depth (the local map of PTAM, Klein and Murray 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from vggt_ros.camera import PixelMap, invert, project, rays, transform
+from vggt_ros.depth import depth_at
+from vggt_ros.odometry.klt import Corners
+
+PARALLAX = np.radians(1.0)  # between two rays from which their point is known
+REPROJECTION = 2.0  # px at 518
+FEWEST = 15  # points that agree on a pose
+SHARE = 0.4  # the same as a share of those that are seen
+ITERATIONS, CONFIDENCE = 300, 0.999  # of RANSAC
+
+
+class View(NamedTuple):
+    """T: (4, 4) in the map. K: (3, 3) in source pixels. corners: of its image."""
+
+    T: np.ndarray
+    K: np.ndarray
+    corners: Corners
+
+
+class Landmarks(NamedTuple):
+    """id: (N,) ascending. xyz: (N, 3) in the map."""
+
+    id: np.ndarray
+    xyz: np.ndarray
+
+    def and_others(self, others: Landmarks) -> Landmarks:
+        """Also those of the others that are not among these."""
+        rest = ~np.isin(others.id, self.id)
+        ids = np.concatenate([self.id, others.id[rest]])
+        order = np.argsort(ids)
+        return Landmarks(ids[order], np.concatenate([self.xyz, others.xyz[rest]])[order])
+
+
+NO_LANDMARKS = Landmarks(np.zeros(0, np.int64), np.zeros((0, 3)))
+
+
+def triangulate(views: Sequence[View]) -> Landmarks:
+    """The corners that views see from different places, where their rays meet: least squares of the distances."""
+    if not views:
+        return NO_LANDMARKS
+    ids, times = np.unique(np.concatenate([view.corners.id for view in views]), return_counts=True)
+    ids = ids[times > 1]
+    uv = np.full((len(views), len(ids), 2), np.nan)
+    for row, view in enumerate(views):
+        _, here, there = np.intersect1d(ids, view.corners.id, assume_unique=True, return_indices=True)
+        uv[row, here] = view.corners.uv[there]
+    seen = np.isfinite(uv[..., 0])
+    directions = np.stack([rays(one, view.K) @ view.T[:3, :3].T for one, view in zip(uv, views, strict=True)])
+    directions = np.nan_to_num(directions / np.linalg.norm(directions, axis=-1, keepdims=True))
+    cosine = np.where(seen[:, None] & seen[None], np.einsum('vni,wni->vwn', directions, directions), 1.0).min((0, 1))
+    good = cosine < np.cos(PARALLAX)
+    across = np.where(seen[..., None, None], np.eye(3) - directions[..., :, None] * directions[..., None, :], 0.0)
+    A = across.sum(0)
+    b = np.einsum('vnij,vj->ni', across, np.stack([view.T[:3, 3] for view in views]))
+    xyz = np.full((len(ids), 3), np.nan)
+    xyz[good] = np.linalg.solve(A[good], b[good][..., None])[..., 0]
+    for one, view, here in zip(uv, views, seen, strict=True):
+        local = transform(invert(view.T), xyz)
+        with np.errstate(invalid='ignore'):
+            error = np.linalg.norm(project(local, view.K) - one, axis=1)
+            good &= ~here | ((local[:, 2] > 0) & (error < REPROJECTION * view.corners.unit))
+    return Landmarks(ids[good], xyz[good])
+
+
+def by_depth(view: View, depth: np.ndarray, pixel_map: PixelMap) -> Landmarks:
+    """The corners of a view where its depth (h, w), of the network's pixels and in map units, puts them."""
+    z = depth_at(depth, pixel_map.to_network(view.corners.uv))
+    known = np.isfinite(z)
+    local = rays(view.corners.uv[known], view.K) * z[known, None]
+    return Landmarks(view.corners.id[known], transform(view.T, local))
+
+
+def locate(landmarks: Landmarks, corners: Corners, K: np.ndarray) -> np.ndarray | None:
+    """(4, 4) T_map_camera of an image by what most of its corners agree on; None where they do not tell.
+
+    K: (3, 3) in source pixels.
+    """
+    _, held, now = np.intersect1d(landmarks.id, corners.id, assume_unique=True, return_indices=True)
+    if len(held) < FEWEST:
+        return None
+    points, uv = landmarks.xyz[held], corners.uv[now]
+    found, turn, shift, inliers = cv2.solvePnPRansac(
+        points,
+        uv,
+        K,
+        None,
+        iterationsCount=ITERATIONS,
+        reprojectionError=REPROJECTION * corners.unit,
+        confidence=CONFIDENCE,
+        flags=cv2.SOLVEPNP_AP3P,
+    )
+    if not found or inliers is None or len(inliers) < max(FEWEST, SHARE * len(held)):
+        return None
+    rows = inliers[:, 0]
+    turn, shift = cv2.solvePnPRefineLM(points[rows], uv[rows], K, None, turn, shift)
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
+    return invert(T)

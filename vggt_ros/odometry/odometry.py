@@ -203,7 +203,8 @@ class Odometry:
                 refusal, reasons = error, (str(error),)
             if (refusal or quality is not Quality.GOOD) and self.config.refine and not hints.broken:
                 known = anchors, self.keyframes, corners, self._noise, self.config, '; '.join(reasons)
-                by_corners = place_by_corners(window, prediction, *known)
+                unit = self.metres.factor if self.metres.locked else 1.0
+                by_corners = place_by_corners(window, prediction, *known, unit)
                 if by_corners is not None:
                     return by_corners
             if refusal is not None:

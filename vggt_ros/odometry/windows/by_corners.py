@@ -54,10 +54,12 @@ def place_by_corners(
     noise: PoseNoise,
     config: OdometryConfig,
     why: str,
+    unit: float = 1.0,
 ) -> PlacedWindow | None:
     """The window in the map; None where the corners do not tell where all of its new frames are.
 
     keyframes: of the map, in the order of time. noise: of the anchors' poses. why: the network did not place it.
+    unit: by which lengths from slot 0 on are to be longer than the anchors have them.
     """
     beside = [one for one in keyframes if not any(one is anchor for anchor in anchors)][-BESIDE:]
     pixel_map = prediction.maps[0]
@@ -87,11 +89,13 @@ def place_by_corners(
     fresh = window.new_slots
     if refined.agreed[list(fresh)].min() < MOST or any(refined.covariances[slot] is None for slot in fresh):
         return None
-    T = anchors[0].T_map_camera
-    similarity = Similarity(float(np.median(factors)), T[:3, :3], T[:3, 3])
+    T = refined.T_map_camera.copy()
+    T[fresh.start :, :3, 3] = T[0, :3, 3] + unit * (T[fresh.start :, :3, 3] - T[0, :3, 3])
+    refined = replace(refined, T_map_camera=T)
+    similarity = Similarity(unit * float(np.median(factors)), T[0, :3, :3], T[0, :3, 3])
     covariance = np.diag([(HELD_TRANSLATION * depth) ** 2] * 3 + [HELD_ROTATION**2] * 3) / len(anchors)
     alignment = Alignment(similarity, SCALE, 0.0, 0.0, 1.0, covariance)
-    own = dict(zip(fresh, factors / similarity.scale, strict=True))
+    own = dict(zip(fresh, factors / np.median(factors), strict=True))
     fitted = {slot: (one * own.get(slot, 1.0)).astype(np.float32) for slot, one in prediction.depth.items()}
     return PlacedWindow(
         window,

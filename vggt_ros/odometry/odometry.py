@@ -25,6 +25,7 @@ from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
 from vggt_ros.odometry.windows.by_corners import place_by_corners
 from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
+from vggt_ros.odometry.windows.focal import SmoothFocal
 from vggt_ros.odometry.windows.placing import (
     AGREED,
     CornersOf,
@@ -66,7 +67,7 @@ class Odometry:
         self.metres = ScaleFilter()
         self.log_scale = 0.0
         self._noise = PoseNoise.of(self.config.accuracy)
-        self._focal: np.ndarray | None = None
+        self._focal = SmoothFocal()
         self._rejected = 0
 
     @property
@@ -114,8 +115,7 @@ class Odometry:
             estimates, reasons = self._held(placed) if held else self._estimates(placed)
         except (PredictionError, AlignmentError):
             if self.latest is not None and not hints.held:
-                # As long as corners tell where the images are, the camera is not lost.
-                self._rejected += hints.turn is None
+                self._rejected += hints.turn is None  # while corners tell where the images are, it is not lost
                 self.state = State.LOST if self._rejected >= LOST_AFTER else State.DEGRADED
             raise
         self._rejected = 0
@@ -202,11 +202,10 @@ class Odometry:
             except AlignmentError as error:
                 refusal, reasons = error, (str(error),)
             if (refusal or quality is not Quality.GOOD) and self.config.refine and not hints.broken:
-                known = anchors, self.keyframes, corners, self._noise, self.config, '; '.join(reasons)
                 unit = self.metres.factor if self.metres.locked else 1.0
-                by_corners = place_by_corners(window, prediction, *known, unit)
-                if by_corners is not None:
-                    return by_corners
+                known = anchors, self.keyframes, corners, self._noise, self.config, '; '.join(reasons), unit
+                if (placed := place_by_corners(window, prediction, *known)) is not None:
+                    return placed
             if refusal is not None:
                 raise refusal
         if self.metres.locked:
@@ -331,11 +330,7 @@ class Odometry:
         """The known K, else the predicted one with its focal lengths smoothed over frames (log domain)."""
         if frame.K is not None:
             return pixel_map.K_to_network(frame.K)
-        focal = np.log([predicted[0, 0], predicted[1, 1]])
-        self._focal = focal if self._focal is None else self._focal + 0.1 * (focal - self._focal)
-        K = predicted.copy()
-        K[0, 0], K[1, 1] = np.exp(self._focal)
-        return K
+        return self._focal.smoothed(predicted)
 
     def _remember(
         self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, worth: float, worthy: bool

@@ -60,7 +60,7 @@ class SimulatedWindow:
             self.unit *= self._mean_distance()
         self.depth_bias = self.errors.depth_window * rng.normal()
         focal = np.log(self.errors.focal) + self.errors.focal_window * rng.normal()
-        self.stretch = float(np.exp(self.errors.focal_follows * focal))
+        self.stretch = np.exp(self.errors.focal_follows * focal)
         self.K_predicted = self.K.copy()
         self.turned = np.tile(np.eye(4), (len(frames), 1, 1))  # from the camera that the network sees to the true one
         for slot, index in enumerate(self.indices):
@@ -202,14 +202,11 @@ class SimulatedWindow:
             T[slot, :3, 3] += self.errors.translation * self.median * rng.normal(size=3)
         T[:, :3, 3] /= self.unit
         T[0] = np.eye(4)
-        return self._stretched(T)
+        return T if self.stretch == 1 else self._stretched(T)
 
     def _stretched(self, T: np.ndarray) -> np.ndarray:
-        """Poses (S, 4, 4) as a longer lens makes them: farther along the axis, and turned less across it."""
-        if self.stretch == 1:
-            return T
-        T = T.copy()
-        turn = Rotation.from_matrix(T[:, :3, :3]).as_rotvec() / np.array([self.stretch, self.stretch, 1.0])
+        """Poses (S, 4, 4), which are changed, as a longer lens makes them: farther ahead, and turned less across."""
+        turn = Rotation.from_matrix(T[:, :3, :3]).as_rotvec() / [self.stretch, self.stretch, 1.0]
         T[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix()
         T[:, 2, 3] *= self.stretch
         return T
@@ -265,8 +262,7 @@ class SimulatedWindow:
         depth = sample_depth(self.depths[0], queries)
         points = transform(self.truths[0].T_world_camera, rays(queries, self.K[0]) * depth[:, None])
         objects = self._objects_at(queries)
-        uv = np.zeros((len(self.indices), len(queries), 2))
-        visible = np.zeros(uv.shape[:2], bool)
+        uv, visible = np.zeros((len(self.indices), len(queries), 2)), np.zeros((len(self.indices), len(queries)), bool)
         uv[0], visible[0] = queries, True
         for slot in range(1, len(self.indices)):
             rng = self._frame_rng('tracks', slot)

@@ -1,4 +1,4 @@
-"""Is the camera_info right? The focal length that the network sees, against the one that is given."""
+"""The focal length that the network sees: smoothed where no other is known, else compared with what is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ from vggt_ros.types import WindowPrediction
 
 WINDOWS = 3  # that have to agree
 TOLERANCE = 0.05  # relative error of a focal length that does no harm
+SHARE = 0.1  # of a new frame in the mean
+
+
+class SmoothFocal:
+    """Focal lengths of an unknown camera, smoothed over frames (log domain)."""
+
+    def __init__(self) -> None:
+        self._log: np.ndarray | None = None
+
+    def smoothed(self, K: np.ndarray) -> np.ndarray:
+        """(3, 3) with one more frame's focal lengths in the mean."""
+        new = np.log([K[0, 0], K[1, 1]])
+        self._log = new if self._log is None else self._log + SHARE * (new - self._log)
+        K = K.copy()
+        K[0, 0], K[1, 1] = np.exp(self._log)
+        return K
 
 
 class FocalCheck:

@@ -23,6 +23,7 @@ class EvaluationSettings:
     first_seed: int = FIRST_SEED  # of them
     frames: int = 10_000  # images of the long run
     data: Path | None = None  # a folder of real pictures with true poses and depth (files/folder.py), or None
+    folders: tuple[Path, ...] = ()  # of real pictures with true poses
     progress: Progress = iter  # wraps what is iterated over (tqdm)
 
     def runs(self, count: int | None = None) -> Iterable[int]:

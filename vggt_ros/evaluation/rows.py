@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vggt_ros.evaluation import rows_accuracy, rows_cost, rows_failures, rows_input, rows_real
+from vggt_ros.evaluation import rows_accuracy, rows_cost, rows_failures, rows_folders, rows_input, rows_real
 from vggt_ros.evaluation.report import EvaluationSettings, Findings
 
 ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
@@ -26,4 +26,5 @@ ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'long_run': rows_cost.long_run,
     'recorded': rows_real.recorded,
     'tiny': rows_real.tiny,
+    'folders': rows_folders.folders,
 }

@@ -2,6 +2,7 @@
 
 python -m vggt_ros.tools.evaluate                          # every row, 20 seeds
 python -m vggt_ros.tools.evaluate --rows loop --seeds 5
+python -m vggt_ros.tools.evaluate --real FOLDER ...         # real pictures with true poses alone, COLMAP beside
 python -m vggt_ros.tools.evaluate --output docs/reports    # the table into odometry.md there, pictures beside it
 """
 
@@ -23,7 +24,7 @@ from vggt_ros.evaluation.report import table as as_table
 from vggt_ros.evaluation.rows import ROWS
 from vggt_ros.files.errors import SequenceError
 
-TABLE = 'odometry.md'
+TABLE, REAL = 'odometry.md', 'real.md'
 _DATA = 'VGGT_ROS_TEST_DATA'
 
 
@@ -80,6 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
         help=f'a folder or dataset with calibration, poses and depth for the recorded walk (default: hololens/ in the '
         f'folder that {_DATA} names)',
     )
+    add(
+        '--real',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='FOLDER',
+        help='folders or datasets with calibration and poses',
+    )
     given = parser.parse_args(arguments)
     if given.seeds < 1 or given.frames < 1:
         parser.error('--seeds and --frames must be at least 1')
@@ -88,10 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
         data = Path(os.environ[_DATA]) / 'hololens'
     if data is not None and not data.is_dir():
         parser.error(f'{data} is no folder')
-    settings = EvaluationSettings(given.seeds, frames=given.frames, data=data)
+    settings = EvaluationSettings(given.seeds, frames=given.frames, data=data, folders=tuple(given.real))
     try:
+        if given.real:
+            return measure(ROWS, ['folders'], settings, given.output, REAL)
         return measure(ROWS, given.rows, settings, given.output, TABLE)
-    except SequenceError as error:
+    except (SequenceError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
 

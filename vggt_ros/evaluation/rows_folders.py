@@ -1,0 +1,143 @@
+"""Folders as people have them, with true poses: what the demo makes of every image, and what COLMAP makes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+
+from vggt_ros.evaluation import colmap, live
+from vggt_ros.evaluation.accuracy import trajectory_error
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row
+from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.opening import open_sequence
+from vggt_ros.files.sequence import RawImage
+from vggt_ros.files.trajectory import Trajectory
+from vggt_ros.mapping.history import History
+from vggt_ros.pipeline import Pipeline
+from vggt_ros.rectify import Rectifier
+from vggt_ros.types import Frame, PosedFrame, State
+from vggt_ros.weights.registry import make_predictor
+
+NOWHERE = (State.LOST, State.INITIALIZING)
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Pictures of a known camera, rectified, and the true poses of those that have one."""
+
+    frames: Sequence[Frame]
+    truth: Trajectory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a run. share: of the images with a pose, in the largest epoch. epochs: how many have any. ate: m, of their
+    positions in the trajectory as it is in the end, after one similarity; at_once: of the same as they were published.
+    """
+
+    share: float
+    epochs: int
+    ate: float
+    at_once: float
+
+
+def walk(folder: Path) -> Walk:
+    """Of a folder or a dataset's root. Raises SequenceError where camera or poses are not known."""
+    sequence = open_sequence(folder)
+    if sequence.trajectory is None:
+        raise SequenceError(f'{folder}: there are no true poses')
+    frames: list[Frame] = []
+    rectifier = None
+    for item in sequence:
+        if item.calibration is None or not isinstance(item.image, RawImage):
+            raise SequenceError(f'{folder}: {item.name}: the camera is not calibrated')
+        if rectifier is None or rectifier.calibration != item.calibration:
+            rectifier = Rectifier(item.calibration)
+        image = rectifier(item.image.to_rgb())
+        frames.append(Frame(len(frames), item.stamp, image, rectifier.K, item.frame_id))
+    return Walk(frames, sequence.trajectory)
+
+
+def run(walk: Walk, stride: int = 1) -> Outcome:
+    """The embedded network with the settings that ship, a window every ``stride`` images."""
+    predictor = make_predictor(device='cpu', precision='float32', heads=('camera', 'depth'))
+    pipeline = Pipeline(predictor)
+    published: dict[int, PosedFrame] = {}
+    histories: dict[int, History] = {}
+    for image, solved in live.drive(pipeline, walk.frames, stride):
+        located = [] if image.located is None else [image.located]
+        if solved is not None:
+            result = solved.result
+            history = histories.setdefault(result.epoch, History())
+            history.correct(result.corrections)
+            for keyframe in result.keyframes:
+                history.add_keyframe(keyframe)
+            located += result.located
+        for one in located:
+            if one.state not in NOWHERE:
+                published.setdefault(one.frame.index, one)
+                histories.setdefault(one.epoch, History()).add_pose(one.frame.index, one.frame.stamp, one.T_map_camera)
+    epochs = Counter(one.epoch for one in published.values())
+    if not epochs:
+        return Outcome(0.0, 0, np.inf, np.inf)
+    (largest, count), *_ = epochs.most_common()
+    own = sorted((one for one in published.values() if one.epoch == largest), key=lambda one: one.frame.index)
+    stamps = np.array([one.frame.stamp for one in own])
+    at_once = Trajectory(stamps, np.stack([one.T_map_camera for one in own]))
+    final = histories[largest].trajectory()
+    kept = np.isin(final.stamps, stamps)
+    ates = [_ate(one, walk.truth) for one in (Trajectory(final.stamps[kept], final.T_world_camera[kept]), at_once)]
+    return Outcome(count / len(walk.frames), len(epochs), *ates)
+
+
+def by_colmap(walk: Walk) -> tuple[int, float, float]:
+    """(models, share of the images in the largest, its ATE in m). Raises RuntimeError where it fails."""
+    first = walk.frames[0]
+    assert first.K is not None
+    with TemporaryDirectory(prefix='pictures_') as folder:
+        for frame in walk.frames:
+            cv2.imwrite(f'{folder}/{frame.index:06d}.png', frame.image[..., ::-1])
+        models, places = colmap.positions(Path(folder), first.K)
+    if not places:
+        return models, 0.0, np.inf
+    names = sorted(places)
+    T = np.tile(np.eye(4), (len(names), 1, 1))
+    T[:, :3, 3] = [places[name] for name in names]
+    stamps = np.array([walk.frames[int(Path(name).stem)].stamp for name in names])
+    return models, len(names) / len(walk.frames), _ate(Trajectory(stamps, T), walk.truth)
+
+
+def _ate(estimate: Trajectory, truth: Trajectory) -> float:
+    try:
+        return trajectory_error(estimate, truth).rmse
+    except ValueError:
+        return np.inf
+
+
+def folders(settings: EvaluationSettings) -> Findings:
+    """Every folder that was given: ours with a window for every image and every fourth, and COLMAP."""
+    rows = []
+    for folder in settings.folders:
+        one = walk(folder)
+        name = f'{folder.resolve().name}, {len(one.frames)} real pictures'
+        for stride, what in ((1, 'a window for every image'), (4, 'a window every 4 images')):
+            found = run(one, stride)
+            figure = f'{found.share:.0%}; {found.ate:.3f}; {found.at_once:.3f}'
+            test = (
+                f'{name}, {what}: images with a pose in the largest of {found.epochs} maps; ATE in the end, at once [m]'
+            )
+            rows.append(Row(test, figure))
+        try:
+            models, share, ate = by_colmap(one)
+        except RuntimeError as error:
+            rows.append(Row(f'{name}, COLMAP', str(error)))
+        else:
+            test = f'{name}, COLMAP: images in the largest of {models} models; ATE [m]'
+            rows.append(Row(test, f'{share:.0%}; {ate:.3f}'))
+    return Findings(rows)

@@ -23,7 +23,7 @@ from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
-from vggt_ros.odometry.windows.by_corners import place_by_corners
+from vggt_ros.odometry.windows.carrier import Aligned, Known, place_window
 from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
 from vggt_ros.odometry.windows.focal import SmoothFocal
 from vggt_ros.odometry.windows.placing import (
@@ -32,8 +32,6 @@ from vggt_ros.odometry.windows.placing import (
     PlacedWindow,
     align_keyframes,
     first_alignment,
-    in_metres,
-    place,
 )
 from vggt_ros.odometry.windows.planning import plan
 from vggt_ros.odometry.windows.quality import Quality, assess, linked
@@ -191,27 +189,23 @@ class Odometry:
         self, window: Window, prediction: WindowPrediction, corners: CornersOf, hints: MotionHints
     ) -> PlacedWindow:
         anchors = self._map.anchors(window)
-        alignment, quality = first_alignment(self.gravity.R_map_camera0), Quality.GOOD
-        reasons: tuple[str, ...] = ()
+        aligned = Aligned(first_alignment(self.gravity.R_map_camera0), Quality.GOOD)
         if anchors:
-            scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
-            refusal = None
-            try:
-                alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
-                quality, reasons = self._judge(alignment, prediction, anchors, window, hints)
-            except AlignmentError as error:
-                refusal, reasons = error, (str(error),)
-            if (refusal or quality is not Quality.GOOD) and self.config.refine and not hints.broken:
-                unit = self.metres.factor if self.metres.locked else 1.0
-                known = anchors, self.keyframes, corners, self._noise, self.config, '; '.join(reasons), unit
-                if (placed := place_by_corners(window, prediction, *known)) is not None:
-                    return placed
-            if refusal is not None:
-                raise refusal
-        if self.metres.locked:
-            alignment = in_metres(alignment, self.metres.factor)
-        config = self.config
-        return place(window, prediction, anchors, alignment, quality, reasons, corners, self._noise, config)
+            aligned = self._align(window, prediction, anchors, hints)
+        unit = self.metres.factor if self.metres.locked else None
+        R = self.gravity.R_map_camera0
+        known = Known(anchors, self.keyframes, R, corners, self._noise, unit, not hints.broken)
+        return place_window(window, prediction, aligned, known, self.config)
+
+    def _align(
+        self, window: Window, prediction: WindowPrediction, anchors: Sequence[Keyframe], hints: MotionHints
+    ) -> Aligned:
+        scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
+        try:
+            alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
+            return Aligned(alignment, *self._judge(alignment, prediction, anchors, window, hints))
+        except AlignmentError as error:
+            return Aligned(None, Quality.REJECT, (str(error),))
 
     def _judge(
         self,

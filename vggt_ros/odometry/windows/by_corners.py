@@ -16,11 +16,21 @@ import numpy as np
 from vggt_ros.camera import PixelMap, invert, transform
 from vggt_ros.depth import depth_at
 from vggt_ros.odometry.config import OdometryConfig
-from vggt_ros.odometry.keyframe import Keyframe
+from vggt_ros.odometry.keyframe import Keyframe, typical_depth
+from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.windows.adjustment import MIN_POINTS, RefineConfig, Slot
 from vggt_ros.odometry.windows.alignment import Alignment
 from vggt_ros.odometry.windows.covariance import PoseNoise
-from vggt_ros.odometry.windows.landmarks import FEWEST, NO_LANDMARKS, Landmarks, View, by_depth, locate, triangulate
+from vggt_ros.odometry.windows.landmarks import (
+    FEWEST,
+    NO_LANDMARKS,
+    Landmarks,
+    View,
+    by_depth,
+    locate,
+    triangulate,
+    two_views,
+)
 from vggt_ros.odometry.windows.placing import HELD_ROTATION, HELD_TRANSLATION, CornersOf, PlacedWindow
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
@@ -35,14 +45,6 @@ SURFACE = 0.1  # log, spread of depth about the points above which its errors ar
 LEAST_INDEPENDENT = 5.0  # of them, see RefineConfig
 MOST = 0.5  # of a frame's corners must agree in the end
 SCALE = 0.01  # log, of the unit of such a window against that of its anchors
-
-
-class _Located(NamedTuple):
-    """A new frame. view: where it is. pixel_map, depth: the network's (h, w), NaN where it is not to be believed."""
-
-    view: View
-    pixel_map: PixelMap
-    depth: np.ndarray
 
 
 def place_by_corners(
@@ -64,42 +66,153 @@ def place_by_corners(
     beside = [one for one in keyframes if not any(one is anchor for anchor in anchors)][-BESIDE:]
     pixel_map = prediction.maps[0]
     views = [_view(one, pixel_map) for one in (*anchors, *beside) if one.corners is not None]
-    new = _locate(window, prediction, views, _guessed(anchors, pixel_map), corners, config.min_confidence)
+    guessed = _guessed(anchors, pixel_map)
+    new = _locate(_Asked(window, prediction, corners, config), window.new_slots, views, guessed)
     if new is None:
         return None
     landmarks = triangulate([*views, *(one.view for one in new)])
     if min(np.isin(one.view.corners.id, landmarks.id).sum() for one in new) < FEWEST:
-        landmarks = landmarks.and_others(_guessed(anchors, pixel_map))
-    fits = [_fit(one, landmarks) for one in new]
-    factors, spreads = np.array(fits).T
-    if not np.isfinite(factors).all():
-        return None
+        landmarks = landmarks.and_others(guessed)
     depth = anchors[0].median_depth
-    doubt = DOUBT[0] * depth, DOUBT[1]
+    fits = _fits(new, landmarks)
+    if fits is None:
+        return None
     slots = [_slot(one, pixel_map) for one in anchors]
-    slots += [
-        Slot(one.view.T, one.view.corners, one.depth * factor, one.view.K, one.pixel_map, doubt=doubt)
-        for one, factor in zip(new, factors, strict=True)
-    ]
+    slots += [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
-    refined = _first(
-        refine(slots, sigma[3], sigma[0], _weights(config, float(np.median(spreads)))), len(anchors) + len(new)
-    )
-    fresh = window.new_slots
-    if refined.agreed[list(fresh)].min() < MOST or any(refined.covariances[slot] is None for slot in fresh):
-        return None
+    refined = _first(refine(slots, sigma[3], sigma[0], fits.weights(config)), len(anchors) + len(new))
     T = refined.T_map_camera.copy()
-    T[fresh.start :, :3, 3] = T[0, :3, 3] + unit * (T[fresh.start :, :3, 3] - T[0, :3, 3])
-    refined = replace(refined, T_map_camera=T)
-    similarity = Similarity(unit * float(np.median(factors)), T[0, :3, :3], T[0, :3, 3])
+    T[window.anchors :, :3, 3] = T[0, :3, 3] + unit * (T[window.anchors :, :3, 3] - T[0, :3, 3])
     covariance = np.diag([(HELD_TRANSLATION * depth) ** 2] * 3 + [HELD_ROTATION**2] * 3) / len(anchors)
-    alignment = Alignment(similarity, SCALE, 0.0, 0.0, 1.0, covariance)
-    own = dict(zip(fresh, factors / np.median(factors), strict=True))
-    fitted = {slot: (one * own.get(slot, 1.0)).astype(np.float32) for slot, one in prediction.depth.items()}
+    return _placed(window, prediction, anchors, replace(refined, T_map_camera=T), fits, unit, covariance, config, why)
+
+
+def begin_by_corners(
+    window: Window,
+    prediction: WindowPrediction,
+    R_map_camera: np.ndarray,
+    corners: CornersOf,
+    config: OdometryConfig,
+    why: str,
+) -> PlacedWindow | None:
+    """The first window, which is the map; its unit is that of the network's depth in slot 0.
+
+    Two frames are placed by their essential matrix (Nister 2004), the others by the points that those two see. None
+    where they see none from different enough places. R_map_camera: (3, 3) of slot 0, which is the map's origin.
+    """
+    asked, T = _Asked(window, prediction, corners, config), np.eye(4)
+    T[:3, :3] = R_map_camera
+    first = asked.located(0, T)
+    if first is None:
+        return None
+    second = _second(asked, first)
+    rest = None if second is None else _locate(asked, window.new_slots[1:], [first.view, second], NO_LANDMARKS)
+    if rest is None:
+        return None
+    new = [first, *rest]
+    fits = _fits(new, triangulate([one.view for one in new]))
+    if fits is None:
+        return None
+    depth = typical_depth(first.depth)
+    slots = [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
+    slots[0] = replace(slots[0], known=True, fixed=True)
+    refined = refine(slots, DOUBT[1], DOUBT[0] * depth, fits.weights(config))
+    return _placed(window, prediction, (), refined, fits, 1.0, np.zeros((6, 6)), config, why)
+
+
+def _second(asked: _Asked, first: _Located) -> View | None:
+    """The last of the frames that sees points together with the first; lengths in the unit of the first's depth."""
+    for slot in reversed(asked.window.new_slots[1:]):
+        seen = asked.corners_of(slot)
+        step = None if seen is None else two_views(first.view.corners, seen, first.view.K)
+        if seen is None or step is None:
+            continue
+        second = View(first.view.T @ step, first.view.K, seen)
+        if (known := _fits([first], triangulate([first.view, second]))) is not None:
+            step[:3, 3] /= known.factors[0]
+            return second._replace(T=first.view.T @ step)
+    return None
+
+
+class _Located(NamedTuple):
+    """A new frame. view: where it is. pixel_map, depth: the network's (h, w), NaN where it is not to be believed."""
+
+    view: View
+    pixel_map: PixelMap
+    depth: np.ndarray
+
+
+class _Asked(NamedTuple):
+    """What is known of the new frames before they are placed."""
+
+    window: Window
+    prediction: WindowPrediction
+    corners: CornersOf
+    config: OdometryConfig
+
+    def corners_of(self, slot: int) -> Corners | None:
+        return self.corners(self.window.frames[slot].index)
+
+    def K(self, slot: int) -> np.ndarray:
+        """(3, 3) in source pixels."""
+        K = self.window.frames[slot].K
+        return self.prediction.maps[slot].K_to_source(self.prediction.K[slot]) if K is None else K
+
+    def located(self, slot: int, T: np.ndarray) -> _Located | None:
+        """The frame at a pose (4, 4); None where nothing was tracked in it."""
+        seen = self.corners_of(slot)
+        if seen is None:
+            return None
+        confident = self.prediction.confidence[slot] >= self.config.min_confidence
+        depth = np.where(confident, self.prediction.depth[slot], np.nan)
+        return _Located(View(T, self.K(slot), seen), self.prediction.maps[slot], depth)
+
+
+class _Fits(NamedTuple):
+    """How the depth of new frames fits to points. factors: (N,) of each. spread: about the points then, log."""
+
+    factors: np.ndarray
+    spread: float
+
+    def weights(self, config: OdometryConfig) -> RefineConfig:
+        """Depth counts as much as it has shown to be worth."""
+        usual = RefineConfig.of(config.accuracy)
+        share = min(1.0, (SURFACE / max(self.spread, 1e-9)) ** 2)
+        independent = max(LEAST_INDEPENDENT, usual.independent * share)
+        return replace(usual, surface=max(usual.surface, self.spread), frame=FRAME, independent=independent)
+
+
+def _fits(frames: Sequence[_Located], landmarks: Landmarks) -> _Fits | None:
+    """None where the points do not tell of all of them."""
+    factors, spreads = np.array([_fit(one, landmarks) for one in frames]).T
+    return _Fits(factors, float(np.median(spreads))) if np.isfinite(factors).all() else None
+
+
+def _placed(
+    window: Window,
+    prediction: WindowPrediction,
+    anchors: Sequence[Keyframe],
+    refined: Refined,
+    fits: _Fits,
+    unit: float,
+    covariance: np.ndarray,
+    config: OdometryConfig,
+    why: str,
+) -> PlacedWindow | None:
+    """None where too many corners do not agree in the end."""
+    new, T = window.new_slots, refined.T_map_camera[0]
+    known = [slot for slot in new if anchors or slot]  # the first frame of a map is where it is
+    if refined.agreed[list(new)].min() < MOST or any(refined.covariances[slot] is None for slot in known):
+        return None
+    middle = float(np.median(fits.factors))
+    alignment = Alignment(Similarity(unit * middle, T[:3, :3], T[:3, 3]), SCALE, 0.0, 0.0, 1.0, covariance)
+    # The depth of each frame has a unit of its own.
+    own = dict(zip(new, fits.factors / middle, strict=True))
+    depth = {slot: (one * own.get(slot, 1.0)).astype(np.float32) for slot, one in prediction.depth.items()}
     return PlacedWindow(
         window,
-        replace(prediction, depth=fitted),
+        replace(prediction, depth=depth),
         anchors,
         alignment,
         Quality.GOOD,
@@ -131,27 +244,24 @@ def _guessed(anchors: Sequence[Keyframe], pixel_map: PixelMap) -> Landmarks:
     return landmarks
 
 
-def _locate(
-    window: Window,
-    prediction: WindowPrediction,
-    views: Sequence[View],
-    guessed: Landmarks,
-    corners: CornersOf,
-    min_confidence: float,
-) -> list[_Located] | None:
+def _fresh(one: _Located, factor: float, depth: float) -> Slot:
+    """A new frame, of which corners alone have said where it is. depth: typical one, map units."""
+    doubt = DOUBT[0] * depth, DOUBT[1]
+    return Slot(one.view.T, one.view.corners, one.depth * factor, one.view.K, one.pixel_map, doubt=doubt)
+
+
+def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed: Landmarks) -> list[_Located] | None:
     """The new frames one after the other, each by what all before it see; None where one of them cannot be located."""
     found: list[_Located] = []
-    for slot in window.new_slots:
-        seen, pixel_map, K = corners(window.frames[slot].index), prediction.maps[slot], window.frames[slot].K
-        known = [*views, *(one.view for one in found)]
+    for slot in slots:
+        seen, known = asked.corners_of(slot), [*views, *(one.view for one in found)]
         if seen is None or not known:
             return None
-        K = pixel_map.K_to_source(prediction.K[slot]) if K is None else K
-        T = locate(triangulate(known).and_others(guessed), seen, K)
-        if T is None:
+        T = locate(triangulate(known).and_others(guessed), seen, asked.K(slot))
+        one = None if T is None else asked.located(slot, T)
+        if one is None:
             return None
-        depth = np.where(prediction.confidence[slot] >= min_confidence, prediction.depth[slot], np.nan)
-        found.append(_Located(View(T, K, seen), pixel_map, depth))
+        found.append(one)
     return found
 
 
@@ -166,13 +276,6 @@ def _fit(one: _Located, landmarks: Landmarks) -> tuple[float, float]:
         return float('nan'), float('nan')
     middle = float(np.median(ratio))
     return float(np.exp(middle)), 1.48 * float(np.median(np.abs(ratio - middle)))
-
-
-def _weights(config: OdometryConfig, spread: float) -> RefineConfig:
-    """Depth counts as much as it has shown to be worth."""
-    usual = RefineConfig.of(config.accuracy)
-    independent = max(LEAST_INDEPENDENT, usual.independent * min(1.0, (SURFACE / max(spread, 1e-9)) ** 2))
-    return replace(usual, surface=max(usual.surface, spread), frame=FRAME, independent=independent)
 
 
 def _first(refined: Refined, count: int) -> Refined:

@@ -14,13 +14,15 @@ import numpy as np
 
 from vggt_ros.camera import PixelMap, invert, project, rays, transform
 from vggt_ros.depth import depth_at
-from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.klt import Corners, common
 
 PARALLAX = np.radians(1.0)  # between two rays from which their point is known
 REPROJECTION = 2.0  # px at 518
 FEWEST = 15  # points that agree on a pose
 SHARE = 0.4  # the same as a share of those that are seen
+MOST = 0.5  # share of the corners of two images that must agree on how they moved
 ITERATIONS, CONFIDENCE = 300, 0.999  # of RANSAC
+EPIPOLAR = 1.0  # px at 518, from the line on which a corner must lie
 
 
 class View(NamedTuple):
@@ -109,4 +111,24 @@ def locate(landmarks: Landmarks, corners: Corners, K: np.ndarray) -> np.ndarray 
     turn, shift = cv2.solvePnPRefineLM(points[rows], uv[rows], K, None, turn, shift)
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
+    return invert(T)
+
+
+def two_views(first: Corners, second: Corners, K: np.ndarray) -> np.ndarray | None:
+    """(4, 4) T_first_second, with a way of length 1, of two images of one camera; None where their corners do not tell.
+
+    The essential matrix that most agree on (five points, Nister 2004; MAGSAC++, Barath et al. 2020).
+    """
+    rows, others = common(first, second)
+    if len(rows) < 2 * FEWEST:
+        return None
+    a, b = first.uv[rows], second.uv[others]
+    E, kept = cv2.findEssentialMat(a, b, K, cv2.USAC_MAGSAC, CONFIDENCE, EPIPOLAR * first.unit)
+    if E is None or E.shape != (3, 3):
+        return None
+    count, R, t, _ = cv2.recoverPose(E, a, b, K, mask=kept)
+    if count < max(FEWEST, MOST * len(rows)):
+        return None
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R, t[:, 0]
     return invert(T)

@@ -343,3 +343,25 @@ def test_one_bright_picture_of_16_bits_among_dark_ones_is_found(tmp_path):
         grey = np.full((HEIGHT, WIDTH), 4000 if i == 17 else 900, np.uint16)
         cv2.imwrite(str(tmp_path / f'{i}.png'), grey)
     assert '16-bit pictures with values to 4000: taken as 12 bits' in open_sequence(tmp_path).notes
+
+
+LONG = 'x' * 300  # no file system has such a name
+
+
+def test_lists_may_name_what_can_be_no_file(tmp_path):
+    mere, dataset, bag = tmp_path / 'mere', tmp_path / 'dataset', tmp_path / 'bag'
+    pictures(mere, 'abc')
+    (mere / 'timestamps.txt').write_text(
+        ''.join(f'{name} {i + 1}\n' for i, name in enumerate(['a.png', 'b.png', 'c.png', LONG]))
+    )
+    assert 'timestamps.txt names 1 pictures that are not there' in open_sequence(mere).notes
+    dataset.mkdir()
+    test_layouts.tum(dataset)
+    lines = (dataset / 'depth.txt').read_text().splitlines()
+    (dataset / 'depth.txt').write_text('\n'.join([*lines[:-1], f'{lines[-1].split()[0]} depth/{LONG}.png']))
+    sequence = open_sequence(dataset)
+    assert [sequence.read_depth(item.index) is not None for item in sequence].count(False) <= 1
+    test_bags.walk(bag, 'mcap')
+    metadata = (bag / 'metadata.yaml').read_text()
+    (bag / 'metadata.yaml').write_text(metadata.replace(test_bags.storage(bag).name, f'{LONG}.mcap'))
+    assert len(list(open_sequence(bag))) == 6

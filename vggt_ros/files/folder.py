@@ -17,6 +17,7 @@ from vggt_ros.files.layouts.layout import Layout, once
 from vggt_ros.files.pace import note_of_pace
 from vggt_ros.files.picture import Sample, Stretch, read_depth_picture, read_picture
 from vggt_ros.files.sequence import ImageSequence, RawImage, SequenceItem
+from vggt_ros.files.text import is_there
 from vggt_ros.files.trajectory import Trajectory
 from vggt_ros.lens import CameraInfoError
 from vggt_ros.rectify import Rectifier
@@ -125,7 +126,7 @@ class FolderSequence(ImageSequence):
 
     def _checked_depth(self) -> Sequence[Path | None]:
         """The depth of the layout, where its pictures are 16 bits of one channel."""
-        first = next((x for x in self.layout.depth if x is not None and x.is_file()), None)
+        first = next((x for x in self.layout.depth if x is not None and is_there(x)), None)
         if first is None:
             return ()
         try:
@@ -151,7 +152,7 @@ class FolderSequence(ImageSequence):
 
     def read_depth(self, index: int) -> np.ndarray | None:
         path = self._depth[index] if self._depth else None
-        if path is None or not path.is_file():
+        if path is None or not is_there(path):
             return None
         try:
             raw = read_depth_picture(path)

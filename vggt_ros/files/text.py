@@ -22,6 +22,14 @@ def read_text(path: Path) -> str:
         raise SequenceError(f'{path}: {error.strerror or error}') from error
 
 
+def is_there(named: Path) -> bool:
+    """Whether a file that a text names is there; a name may be longer than the system has any."""
+    try:
+        return named.is_file()
+    except OSError:
+        return False
+
+
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, line without blanks around it) of a list; empty lines and comments (#) are left out."""
     for number, line in enumerate(read_text(path).splitlines(), 1):

@@ -18,6 +18,7 @@ from vggt_ros.files.bags.ros1_file import Ros1File
 from vggt_ros.files.bags.sqlite_file import SqliteFile
 from vggt_ros.files.bags.storage import Storage
 from vggt_ros.files.errors import SequenceError
+from vggt_ros.files.text import is_there
 
 # How each kind of storage begins, whatever it is called.
 MAGIC: dict[bytes, type[Storage]] = {
@@ -47,7 +48,7 @@ def find_files(path: Path) -> BagFiles:
     packed = str(known.get('compression_mode', '')).lower() == 'message'
     unique = dict.fromkeys(PurePath(str(name)).name for name in listed) if isinstance(listed, list) else {}
     named = [path / name for name in unique]
-    if named and all(file.is_file() for file in named):
+    if named and all(is_there(file) for file in named):
         left = [x.name for x in _without_twins(present) if stem_of(x) not in {stem_of(one) for one in named}]
         if left:
             notes = (f'{METADATA} does not name {", ".join(left)}: not read; give the file for it',)

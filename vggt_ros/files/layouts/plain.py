@@ -15,7 +15,7 @@ from vggt_ros.files.calibrations import read_calibration
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.layouts.layout import Layout, beside, pictures_in
 from vggt_ros.files.pace import note_of_pace
-from vggt_ros.files.text import lines, numbers
+from vggt_ros.files.text import is_there, lines, numbers
 from vggt_ros.files.trajectory import Trajectory, parse_stamp, read_tum
 
 TIMES = ('timestamps.txt', 'times.txt')
@@ -178,7 +178,7 @@ def read_times(path: Path, pictures: list[Path]) -> Times:
         for (number, line), name in zip(entries, named, strict=True):
             words = line.removeprefix('"').removeprefix(name or '').removeprefix('"').replace(',', ' ').split()
             if name is None and len(words) >= 2:
-                absent += not (pictures[0].parent / ' '.join(words[:-1])).exists()
+                absent += not is_there(pictures[0].parent / ' '.join(words[:-1]))
                 continue
             if not words or name is None:
                 raise SequenceError(f'{path}:{number}: wanted "name seconds", found {line!r}')

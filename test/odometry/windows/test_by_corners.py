@@ -15,12 +15,12 @@ def room():
     return scenarios.room_loop(120, pictures=True, stop=36)
 
 
-def run(room, errors=None, network=None):
+def run(room, errors=None, network=None, stride=1):
     errors = errors or hazards.ROUGH
     network = network or SimulatedNetwork(room.truths, errors, 0, 224)
     # It claims to be as good as any, however wrong it is.
     network.accuracy = Accuracy()
-    return live.run_pipeline(room, errors, 0, window=8, stride=1, delay=0, predictor=network)
+    return live.run_pipeline(room, errors, 0, window=8, stride=stride, delay=0, predictor=network)
 
 
 def by_corners(found):
@@ -70,3 +70,12 @@ def test_one_image_that_the_network_misplaces_costs_nothing(room):
     assert len(by_corners(found)) > 0
     assert live.error(found).ate < 0.04
     assert live.error(found).jump < 0.05
+
+
+def test_a_map_may_begin_by_its_corners(room):
+    """The first window is of no use either; its depth alone says what a length is."""
+    found = run(room, replace(hazards.ROUGH, rotation=20.0, translation=0.5), stride=6)
+    first = next(window.result for window in found.windows if window.result.estimates)
+    assert any('placed by corners' in text for text in first.reasons)
+    assert share(found) > 0.8
+    assert live.error(found).ate < 0.06

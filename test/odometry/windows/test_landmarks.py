@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import PixelMap, invert, project, transform
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.landmarks import Landmarks, View, by_depth, locate, triangulate
+from vggt_ros.odometry.windows.landmarks import Landmarks, View, bridged, by_depth, locate, triangulate, two_views
 from vggt_ros.synthetic.trajectory import look_at
 
 SIZE = (518, 392)
@@ -96,3 +97,37 @@ def test_what_is_known_already_is_not_replaced():
     both = Landmarks(np.array([3, 7]), np.ones((2, 3))).and_others(Landmarks(np.array([5, 7]), np.zeros((2, 3))))
     np.testing.assert_array_equal(both.id, [3, 5, 7])
     np.testing.assert_array_equal(both.xyz[:, 0], [1, 0, 1])
+
+
+@pytest.mark.parametrize('wrong', [0.0, 0.3])
+def test_two_images_tell_how_the_camera_turned_and_where_it_went(wrong):
+    first, second = camera(-0.5), camera(0.4, 0.1)
+    pixels = project(transform(invert(second), POINTS), K)
+    lies = np.random.default_rng(1).random(len(pixels)) < wrong
+    pixels[lies] += np.random.default_rng(2).uniform(20, 80, (lies.sum(), 2))
+    found, wanted = two_views(seen(first), seen(second, pixels), K), invert(first) @ second
+    np.testing.assert_allclose(found[:3, :3], wanted[:3, :3], atol=1e-3)
+    np.testing.assert_allclose(found[:3, 3], wanted[:3, 3] / np.linalg.norm(wanted[:3, 3]), atol=5e-3)
+
+
+def test_two_images_with_little_in_common_tell_nothing():
+    first, second = camera(-0.5), camera(0.4)
+    assert two_views(seen(first), seen(second, ids=IDS + 70), K) is None
+    anywhere = np.random.default_rng(3).uniform(0, 390, (80, 2))
+    assert two_views(seen(first), seen(second, anywhere), K) is None
+
+
+def test_few_landmarks_tell_how_far_the_camera_went():
+    first, second = camera(-0.5), camera(0.4, 0.1)
+    few = Landmarks(IDS[:6], POINTS[:6])
+    np.testing.assert_allclose(bridged(view(first), seen(second), few), second, atol=5e-3)
+    assert bridged(view(first), seen(second), Landmarks(IDS[:4], POINTS[:4])) is None
+
+
+def test_a_camera_that_only_turned_went_nowhere():
+    first, second = camera(0.0), camera(0.0)
+    second[:3, :3] = second[:3, :3] @ Rotation.from_rotvec([0.02, 0.1, 0]).as_matrix()
+    noisy = project(transform(invert(second), POINTS), K) + np.random.default_rng(4).normal(size=(80, 2)) * 0.1
+    found = bridged(view(first), seen(second, noisy), Landmarks(IDS, POINTS))
+    np.testing.assert_allclose(found[:3, :3], second[:3, :3], atol=5e-3)
+    np.testing.assert_allclose(found[:3, 3], second[:3, 3], atol=0.05)

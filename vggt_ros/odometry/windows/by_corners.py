@@ -26,6 +26,7 @@ from vggt_ros.odometry.windows.landmarks import (
     NO_LANDMARKS,
     Landmarks,
     View,
+    bridged,
     by_depth,
     locate,
     triangulate,
@@ -257,7 +258,10 @@ def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed:
         seen, known = asked.corners_of(slot), [*views, *(one.view for one in found)]
         if seen is None or not known:
             return None
-        T = locate(triangulate(known).and_others(guessed), seen, asked.K(slot))
+        landmarks = triangulate(known).and_others(guessed)
+        T = locate(landmarks, seen, asked.K(slot))
+        if T is None:
+            T = bridged(found[-1].view if found else known[0], seen, landmarks)
         one = None if T is None else asked.located(slot, T)
         if one is None:
             return None

@@ -19,8 +19,10 @@ from vggt_ros.odometry.klt import Corners, common
 PARALLAX = np.radians(1.0)  # between two rays from which their point is known
 REPROJECTION = 2.0  # px at 518
 FEWEST = 15  # points that agree on a pose
+FEWEST_FOR_LENGTH = 5  # landmarks that tell how far the camera went
 SHARE = 0.4  # the same as a share of those that are seen
 MOST = 0.5  # share of the corners of two images that must agree on how they moved
+LEAST_COMMON = 25  # corners of two images from which their motion can be told
 ITERATIONS, CONFIDENCE = 300, 0.999  # of RANSAC
 EPIPOLAR = 1.0  # px at 518, from the line on which a corner must lie
 
@@ -120,15 +122,35 @@ def two_views(first: Corners, second: Corners, K: np.ndarray) -> np.ndarray | No
     The essential matrix that most agree on (five points, Nister 2004; MAGSAC++, Barath et al. 2020).
     """
     rows, others = common(first, second)
-    if len(rows) < 2 * FEWEST:
+    if len(rows) < LEAST_COMMON:
         return None
     a, b = first.uv[rows], second.uv[others]
     E, kept = cv2.findEssentialMat(a, b, K, cv2.USAC_MAGSAC, CONFIDENCE, EPIPOLAR * first.unit)
     if E is None or E.shape != (3, 3):
         return None
-    count, R, t, _ = cv2.recoverPose(E, a, b, K, mask=kept)
-    if count < max(FEWEST, MOST * len(rows)):
+    if kept.sum() < max(FEWEST, MOST * len(rows)):
         return None
+    _, R, t, _ = cv2.recoverPose(E, a, b, K, mask=kept)
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, t[:, 0]
     return invert(T)
+
+
+def bridged(view: View, seen: Corners, landmarks: Landmarks) -> np.ndarray | None:
+    """(4, 4) T_map_camera of an image that shares more corners with a view than there are landmarks to hold it.
+
+    Rotation and direction by the corners of the two, the length of the way by the landmarks, each of which tells one:
+    the median. It is nothing where the camera only turned, whatever direction was found.
+    """
+    step = two_views(view.corners, seen, view.K)
+    _, held, now = np.intersect1d(landmarks.id, seen.id, assume_unique=True, return_indices=True)
+    if step is None or len(held) < FEWEST_FOR_LENGTH:
+        return None
+    R, t = step[:3, :3], step[:3, 3]
+    points = transform(invert(view.T), landmarks.xyz[held])
+    observed = rays(seen.uv[now], view.K)
+    # observed x R^T (X - s t) = 0
+    far, way = np.cross(observed, points @ R), np.cross(observed, t @ R)
+    lengths = (far * way).sum(1) / np.maximum((way**2).sum(1), 1e-12)
+    step[:3, 3] *= np.median(lengths)
+    return view.T @ step

@@ -8,6 +8,7 @@ import numpy as np
 
 from vggt_ros import camera
 from vggt_ros.depth import color_to_network, edge_mask
+from vggt_ros.lasting import Lasting
 from vggt_ros.types import Estimate
 
 AGREES = 0.05  # |log z| difference up to which two keyframes see the same surface
@@ -23,7 +24,7 @@ POINT_FIELDS = ('points', 'rgb', 'confidence', 'mass', 'belief', 'log_shift', 's
 
 
 @dataclass(eq=False)
-class Submap:
+class Submap(Lasting):
     """N points of one keyframe; lengths in the unit it had when it came, ``scale`` map units each.
 
     points: (N, 3) float32 camera frame. mass: (N,) float32, for how many of its weight each stands, since points of one

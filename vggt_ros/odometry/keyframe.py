@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from vggt_ros import camera
+from vggt_ros.lasting import Lasting, lasting
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Frame
@@ -22,7 +23,7 @@ _SAME_SURFACE = 0.1  # relative depth difference
 
 
 @dataclass(eq=False)
-class Keyframe:
+class Keyframe(Lasting):
     """A frame of the map.
 
     T_map_camera: (4, 4). depth: (h, w) float32 z-depth in map units, NaN unknown; confidence: (h, w) float32 in
@@ -42,6 +43,9 @@ class Keyframe:
     fused: int = 1
     pose_weight: float = 1.0
     drift: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+    def __post_init__(self) -> None:
+        self.frame = replace(self.frame, image=lasting(self.frame.image))
 
     @cached_property
     def median_depth(self) -> float:

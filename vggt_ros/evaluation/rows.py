@@ -21,6 +21,7 @@ ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'look_alike': rows_failures.look_alike,
     'wrong_focal': rows_input.wrong_focal,
     'off-centre': rows_input.off_centre,
+    'misjudged': rows_input.misjudged,
     'missing': rows_input.missing,
     'alignment': rows_cost.alignment,
     'long_run': rows_cost.long_run,

@@ -51,6 +51,14 @@ def test_poses_that_are_noise_do_no_harm_and_are_said(room, good):
     assert live.error(bad).jump < 0.05
 
 
+def test_a_pose_that_hangs_on_few_corners_is_in_doubt(room, monkeypatch):
+    monkeypatch.setattr('vggt_ros.odometry.windows.by_corners.SURE', 10_000)
+    few = replace(room, frames=room.frames[:12])
+    found = by_corners(run(few, replace(hazards.ROUGH, rotation=10.0, translation=0.3)))
+    assert len(found) > 5
+    assert all(window.result.state is State.DEGRADED for window in found)
+
+
 class Misplacing(SimulatedNetwork):
     """One frame is put elsewhere, 25 degrees and half a depth away, in whatever window it is."""
 

@@ -44,6 +44,7 @@ DOUBT = 0.1, 0.05  # standard deviation of a pose by points before the adjustmen
 FRAME = 0.3  # log, of a frame's depth fitted to its points
 SURFACE = 0.1  # log, spread of depth about the points above which its errors are large patches, and few pixels count
 LEAST_INDEPENDENT = 5.0  # of them, see RefineConfig
+SURE = 25  # corners that tie a frame to the map; where fewer do, its pose is in doubt
 MOST = 0.5  # of a frame's corners must agree in the end
 SCALE = 0.01  # log, of the unit of such a window against that of its anchors
 
@@ -216,7 +217,7 @@ def _placed(
         replace(prediction, depth=depth),
         anchors,
         alignment,
-        Quality.GOOD,
+        Quality.GOOD if not anchors or refined.ties[list(new)].min() >= SURE else Quality.DEGRADED,
         (f'placed by corners: {why}',),
         refined,
         config.min_confidence,

@@ -27,6 +27,14 @@ def test_small_and_large_ones_stay():
         assert lasting(array) is array
 
 
+def test_what_has_its_pages_stays_and_a_part_of_it_gets_its_own():
+    whole = lasting(np.arange(2 * LEAST, dtype=np.uint8))
+    assert lasting(whole) is whole
+    part = lasting(whole[:LEAST])
+    assert part.base is not whole
+    np.testing.assert_array_equal(part, whole[:LEAST])
+
+
 def test_the_pages_go_with_the_array(monkeypatch):
     made = []
 

@@ -17,9 +17,9 @@ def lasting(array: np.ndarray) -> np.ndarray:
     In a heap, what lives for minutes keeps what lay around it for a moment from ever being one piece again: each window
     then takes new memory for what it computes, and a map that has gone is still seen in the process's size.
     """
-    if not LEAST <= array.nbytes < MOST or array.dtype.hasobject:
+    if not LEAST <= array.nbytes < MOST or array.dtype.hasobject or isinstance(array.base, mmap.mmap):
         return array
-    pages = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
+    pages: np.ndarray = np.ndarray(array.shape, array.dtype, mmap.mmap(-1, array.nbytes))
     pages[...] = array
     return pages
 

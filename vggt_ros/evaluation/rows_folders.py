@@ -16,11 +16,10 @@ from vggt_ros.evaluation.accuracy import trajectory_error
 from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
-from vggt_ros.files.sequence import RawImage
 from vggt_ros.files.trajectory import Trajectory
+from vggt_ros.files.truth import calibrated
 from vggt_ros.mapping.history import History
 from vggt_ros.pipeline import Pipeline
-from vggt_ros.rectify import Rectifier
 from vggt_ros.types import Frame, PosedFrame, State
 from vggt_ros.weights.registry import make_predictor
 
@@ -52,15 +51,10 @@ def walk(folder: Path) -> Walk:
     sequence = open_sequence(folder)
     if sequence.trajectory is None:
         raise SequenceError(f'{folder}: there are no true poses')
-    frames: list[Frame] = []
-    rectifier = None
-    for item in sequence:
-        if item.calibration is None or not isinstance(item.image, RawImage):
-            raise SequenceError(f'{folder}: {item.name}: the camera is not calibrated')
-        if rectifier is None or rectifier.calibration != item.calibration:
-            rectifier = Rectifier(item.calibration)
-        image = rectifier(item.image.to_rgb())
-        frames.append(Frame(len(frames), item.stamp, image, rectifier.K, item.frame_id))
+    frames = [
+        Frame(number, item.stamp, rectifier(image), rectifier.K, item.frame_id)
+        for number, (item, image, rectifier) in enumerate(calibrated(sequence))
+    ]
     return Walk(frames, sequence.trajectory)
 
 

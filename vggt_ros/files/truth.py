@@ -40,18 +40,13 @@ class KnownPictures:
         sequence = self._sequence
         if sequence.trajectory is None:
             raise SequenceError(f'{sequence.path}: there are no true poses')
-        rectifier, without, count = None, [], 0
-        for item in sequence:
-            if item.calibration is None or not isinstance(item.image, RawImage):
-                raise SequenceError(f'{sequence.path}: {item.name}: the camera is not calibrated')
+        without, count = [], 0
+        for item, image, rectifier in calibrated(sequence):
             T, depth = sequence.trajectory.pose(item.stamp), sequence.read_depth(item.index)
             if T is None or depth is None:
                 without.append(item.name)
                 continue
             try:
-                if rectifier is None or rectifier.calibration != item.calibration:
-                    rectifier = Rectifier(item.calibration)
-                image = item.image.to_rgb()
                 depth = rectifier.depth(_at_pixels_of(image, depth))
                 count += 1
                 yield KnownPicture(item, rectifier(image), rectifier.K, depth, T)
@@ -62,6 +57,20 @@ class KnownPictures:
         self.notes = tuple(f'not used: {text}' for text in sequence.damaged)
         if without:
             self.notes += (f'{len(without)} pictures without pose or depth are left out, {without[0]} is the first',)
+
+
+def calibrated(sequence: ImageSequence) -> Iterator[tuple[SequenceItem, np.ndarray, Rectifier]]:
+    """The pictures (H, W, 3) uint8 RGB as they are, with what rectifies them. Raises SequenceError without a camera."""
+    rectifier = None
+    for item in sequence:
+        if item.calibration is None or not isinstance(item.image, RawImage):
+            raise SequenceError(f'{sequence.path}: {item.name}: the camera is not calibrated')
+        try:
+            if rectifier is None or rectifier.calibration != item.calibration:
+                rectifier = Rectifier(item.calibration)
+        except CameraInfoError as error:
+            raise SequenceError(f'{sequence.path}: {item.name}: {error}') from error
+        yield item, item.image.to_rgb(), rectifier
 
 
 def _at_pixels_of(image: np.ndarray, depth: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from vggt_ros.camera import invert, project, rays, transform
 from vggt_ros.depth import depth_at
 from vggt_ros.odometry.front.depth_cloud import DepthCloud
 from vggt_ros.odometry.klt import Corners
+from vggt_ros.odometry.windows.landmarks import camera_at, consensus
 from vggt_ros.types import Accuracy, Estimate
 
 CHI2 = 9.21  # 99 % of two degrees of freedom
@@ -204,26 +205,15 @@ class PoseTracker:
     def _consensus(self, points: np.ndarray, uv: np.ndarray, K: np.ndarray, unit: float) -> np.ndarray:
         """T_reference_camera (4, 4) that most points agree on: RANSAC with three of them, then all that agree."""
         config = self.config
-        found, _, _, inliers = cv2.solvePnPRansac(
-            points,
-            uv,
-            K,
-            None,
-            iterationsCount=config.iterations,
-            reprojectionError=config.reprojection * unit,
-            confidence=config.confidence,
-            flags=cv2.SOLVEPNP_AP3P,
-        )
-        if not found or inliers is None or len(inliers) < config.min_inliers:
-            raise PoseError(f'only {0 if inliers is None else len(inliers)} of {len(points)} points agree on a pose')
-        rows = inliers[:, 0]
+        agreed = consensus(points, uv, K, config.reprojection * unit, config.iterations, config.confidence)
+        if agreed is None or len(agreed.rows) < config.min_inliers:
+            count = 0 if agreed is None else len(agreed.rows)
+            raise PoseError(f'only {count} of {len(points)} points agree on a pose')
+        rows = agreed.rows
         found, rotation, translation = cv2.solvePnP(points[rows], uv[rows], K, None, flags=cv2.SOLVEPNP_SQPNP)
         if not found:
             raise PoseError(f'{len(rows)} points that agree have no common pose')
-        T_camera_reference = np.eye(4)
-        T_camera_reference[:3, :3] = cv2.Rodrigues(rotation)[0]
-        T_camera_reference[:3, 3] = translation[:, 0]
-        return invert(T_camera_reference)
+        return camera_at(rotation, translation)
 
     def _refine(
         self, T: np.ndarray, points: np.ndarray, uv: np.ndarray, K: np.ndarray, unit: float

@@ -73,7 +73,7 @@ def place_by_corners(
     if new is None:
         return None
     landmarks = triangulate([*views, *(one.view for one in new)])
-    if min(np.isin(one.view.corners.id, landmarks.id).sum() for one in new) < FEWEST:
+    if min(len(landmarks.seen_in(one.view.corners)[0]) for one in new) < FEWEST:
         landmarks = landmarks.and_others(guessed)
     depth = anchors[0].median_depth
     fits = _fits(new, landmarks)
@@ -272,7 +272,7 @@ def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed:
 
 def _fit(one: _Located, landmarks: Landmarks) -> tuple[float, float]:
     """(factor that fits a frame's depth to the points that it sees, log spread about them); NaN where nothing tells."""
-    _, held, now = np.intersect1d(landmarks.id, one.view.corners.id, assume_unique=True, return_indices=True)
+    held, now = landmarks.seen_in(one.view.corners)
     z = transform(invert(one.view.T), landmarks.xyz[held])[:, 2]
     with np.errstate(invalid='ignore', divide='ignore'):
         ratio = np.log(z / depth_at(one.depth, one.pixel_map.to_network(one.view.corners.uv[now])))

@@ -41,6 +41,11 @@ class Landmarks(NamedTuple):
     id: np.ndarray
     xyz: np.ndarray
 
+    def seen_in(self, corners: Corners) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the landmarks and of the corners of an image that are the same points."""
+        _, held, now = np.intersect1d(self.id, corners.id, assume_unique=True, return_indices=True)
+        return held, now
+
     def and_others(self, others: Landmarks) -> Landmarks:
         """Also those of the others that are not among these."""
         rest = ~np.isin(others.id, self.id)
@@ -93,24 +98,45 @@ def locate(landmarks: Landmarks, corners: Corners, K: np.ndarray) -> np.ndarray 
 
     K: (3, 3) in source pixels.
     """
-    _, held, now = np.intersect1d(landmarks.id, corners.id, assume_unique=True, return_indices=True)
+    held, now = landmarks.seen_in(corners)
     if len(held) < FEWEST:
         return None
     points, uv = landmarks.xyz[held], corners.uv[now]
+    found = consensus(points, uv, K, REPROJECTION * corners.unit, ITERATIONS, CONFIDENCE)
+    if found is None or len(found.rows) < max(FEWEST, SHARE * len(held)):
+        return None
+    rows, turn, shift = found
+    turn, shift = cv2.solvePnPRefineLM(points[rows], uv[rows], K, None, turn, shift)
+    return camera_at(turn, shift)
+
+
+class Consensus(NamedTuple):
+    """rows: (N,) of the points that agree. turn, shift: (3, 1) of the pose by the three that they agree with."""
+
+    rows: np.ndarray
+    turn: np.ndarray
+    shift: np.ndarray
+
+
+def consensus(
+    points: np.ndarray, uv: np.ndarray, K: np.ndarray, within: float, iterations: int, confidence: float
+) -> Consensus | None:
+    """The pose by three of the points (N, 3) that most agree with, to ``within`` pixels of uv (N, 2): RANSAC."""
     found, turn, shift, inliers = cv2.solvePnPRansac(
         points,
         uv,
         K,
         None,
-        iterationsCount=ITERATIONS,
-        reprojectionError=REPROJECTION * corners.unit,
-        confidence=CONFIDENCE,
+        iterationsCount=iterations,
+        reprojectionError=within,
+        confidence=confidence,
         flags=cv2.SOLVEPNP_AP3P,
     )
-    if not found or inliers is None or len(inliers) < max(FEWEST, SHARE * len(held)):
-        return None
-    rows = inliers[:, 0]
-    turn, shift = cv2.solvePnPRefineLM(points[rows], uv[rows], K, None, turn, shift)
+    return None if not found or inliers is None else Consensus(inliers[:, 0], turn, shift)
+
+
+def camera_at(turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """(4, 4) pose of a camera that OpenCV has as a rotation vector and a translation of the points."""
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
     return invert(T)
@@ -143,7 +169,7 @@ def bridged(view: View, seen: Corners, landmarks: Landmarks) -> np.ndarray | Non
     the median. It is nothing where the camera only turned, whatever direction was found.
     """
     step = two_views(view.corners, seen, view.K)
-    _, held, now = np.intersect1d(landmarks.id, seen.id, assume_unique=True, return_indices=True)
+    held, now = landmarks.seen_in(seen)
     if step is None or len(held) < FEWEST_FOR_LENGTH:
         return None
     R, t = step[:3, :3], step[:3, 3]

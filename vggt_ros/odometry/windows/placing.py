@@ -37,9 +37,9 @@ ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 class PlacedWindow:
     """A window in the map.
 
-    anchors: the keyframes in its first slots. reasons: why the quality is not GOOD, or what carried the poses, if that
-    was not the network (by_corners). T: (A + N, 4, 4) anchors and new
-    frames, refined by corners, whose covariances and changes of depth are in ``refined``.
+    anchors: the keyframes in its first slots. reasons: why the quality is not GOOD, or the network did not carry the
+    poses, but corners alone (by_corners). T: (A + N, 4, 4) anchors and new frames, refined by corners, whose
+    covariances and changes of depth are in ``refined``.
     """
 
     window: Window
@@ -172,7 +172,7 @@ def place(
     return PlacedWindow(window, prediction, anchors, alignment, quality, reasons, refined, config.min_confidence)
 
 
-def doubts(T_start: np.ndarray, T: np.ndarray, share: float) -> tuple[float, float]:
+def _doubts(T_start: np.ndarray, T: np.ndarray, share: float) -> tuple[float, float]:
     """How wrong a pose may be by a share of the step to it: (translation, rotation in rad)."""
     step = invert(T_start) @ T
     turn = Rotation.from_matrix(step[:3, :3]).magnitude()
@@ -208,6 +208,6 @@ def _slots(
         depth = known(number)
         first = not anchors and number == 0
         of = corners(frame.index)
-        doubt = doubts(T[0], T[number], lens)
+        doubt = _doubts(T[0], T[number], lens)
         slots.append(Slot(T[number], of, depth, K, pixel_map, known=first, fixed=first, doubt=doubt))
     return slots

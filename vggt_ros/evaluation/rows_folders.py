@@ -65,18 +65,19 @@ def run(walk: Walk, stride: int = 1) -> Outcome:
     published: dict[int, PosedFrame] = {}
     histories: dict[int, History] = {}
     for image, solved in live.drive(pipeline, walk.frames, stride):
-        located = [] if image.located is None else [image.located]
+        located = [image.located, *(() if solved is None else solved.result.located)]
+        for one in located:
+            if one is not None and one.state not in NOWHERE:
+                published.setdefault(one.frame.index, one)
+                histories.setdefault(one.epoch, History()).add_pose(one.frame.index, one.frame.stamp, one.T_map_camera)
         if solved is not None:
             result = solved.result
             history = histories.setdefault(result.epoch, History())
             history.correct(result.corrections)
             for keyframe in result.keyframes:
                 history.add_keyframe(keyframe)
-            located += result.located
-        for one in located:
-            if one.state not in NOWHERE:
-                published.setdefault(one.frame.index, one)
-                histories.setdefault(one.epoch, History()).add_pose(one.frame.index, one.frame.stamp, one.T_map_camera)
+            for estimate in result.estimates:
+                history.add_pose(estimate.frame.index, estimate.frame.stamp, estimate.T_map_camera)
     epochs = Counter(one.epoch for one in published.values())
     if not epochs:
         return Outcome(0.0, 0, np.inf, np.inf)

@@ -47,12 +47,18 @@ class KeyframeMap:
             keyframe.move(moved)
 
     def bend(self, corrections: Mapping[int, Similarity]) -> Similarity:
-        """Each keyframe's x becomes its ``corrections`` x, by frame index; returns that of the newest."""
+        """Each frame's x becomes its ``corrections`` x, by index; returns that of the latest.
+
+        They name every keyframe; where they do not name the latest frame, it goes with the newest of these.
+        """
         newest = corrections[self.keyframes[-1].frame.index]
-        if self.latest is not None and self.latest.frame.index not in corrections:
-            self.latest.move(newest)
         for keyframe in self.keyframes:
             keyframe.move(corrections[keyframe.frame.index])
+        if self.latest is None:
+            return newest
+        newest = corrections.get(self.latest.frame.index, newest)
+        if all(self.latest is not keyframe for keyframe in self.keyframes):
+            self.latest.move(newest)
         return newest
 
     def _redundant(self) -> int:

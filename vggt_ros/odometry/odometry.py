@@ -19,6 +19,7 @@ from vggt_ros.odometry.config import NO_HINTS, MotionHints, OdometryConfig
 from vggt_ros.odometry.gravity import Gravity, GravityEstimate, assumed_level
 from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.odometry.keyframe_map import KeyframeMap
+from vggt_ros.odometry.local_adjustment import adjust_locally
 from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
@@ -124,7 +125,8 @@ class Odometry:
             worthy = not held and estimate.frame.index not in hints.blurred
             if self._remember(estimate, prediction.descriptor[slot], corners, worth, worthy):
                 keyframes.append(estimate)
-        return WindowOutcome(self.state, self.scale, self.epoch, reasons, estimates, keyframes, {}, placed)
+        outcome = WindowOutcome(self.state, self.scale, self.epoch, reasons, estimates, keyframes, {}, placed)
+        return outcome if held else self._adjusted(outcome, placed)
 
     def measure(self, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> Similarity | None:
         """What metric sources say about the frames of the last window.
@@ -229,6 +231,18 @@ class Odometry:
         self._noise.learn(alignment, depth)
         return quality, reasons
 
+    def _adjusted(self, outcome: WindowOutcome, placed: PlacedWindow) -> WindowOutcome:
+        """The newest keyframes as their corners have them, if those tell."""
+        if not self.config.refine or self.latest is None:
+            return outcome
+        pixel_map = placed.prediction.maps[0]
+        corrections = adjust_locally(self.keyframes, self.latest, pixel_map, self.metres.locked)
+        if not corrections:
+            return outcome
+        newest = self._map.bend(corrections)
+        self.log_scale += float(np.log(newest.scale))
+        return outcome.moved(corrections, newest)
+
     # What comes of it --------------------------------------------------------------------------------------------
 
     def _estimates(self, placed: PlacedWindow) -> tuple[list[Estimate], tuple[str, ...]]:
@@ -276,7 +290,7 @@ class Odometry:
             known = slot in placed.prediction.depth and not placed.by_corners
             depth = placed.depth(slot) if known else None
             refined = placed.refined.covariances[slot] is not None
-            T = placed.T[slot] if refined else keyframe.with_window(placed.raw(slot))
+            T = keyframe.T_map_camera if refined else keyframe.with_window(placed.raw(slot))
             keyframe.fuse(T, depth, placed.prediction.confidence.get(slot))
 
     def _held(self, placed: PlacedWindow) -> tuple[list[Estimate], tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vggt_ros.odometry.windows.placing import PlacedWindow
-from vggt_ros.similarity import Similarity
+from vggt_ros.similarity import Similarity, for_all
 from vggt_ros.types import Estimate, Scale, State
 
 
@@ -33,13 +33,18 @@ class WindowOutcome:
     placed: PlacedWindow | None = None
 
     def moved(self, corrections: Mapping[int, Similarity], newest: Similarity) -> WindowOutcome:
-        """The map has moved once more, and by ``newest`` what this window found."""
-        before = self.corrections
+        """The map has moved once more, and by ``newest`` where this window put the newest image."""
+        before, placed = self.corrections, self.placed
+        own = for_all(corrections, [one.frame.index for one in self.estimates])
+        if placed is not None:
+            similarity = newest @ placed.alignment.similarity
+            placed = replace(placed, alignment=replace(placed.alignment, similarity=similarity))
         return replace(
             self,
             corrections={index: one @ before[index] if index in before else one for index, one in corrections.items()},
-            estimates=[moved(one, newest) for one in self.estimates],
-            keyframes=[moved(one, newest) for one in self.keyframes],
+            estimates=[moved(one, own.get(one.frame.index, newest)) for one in self.estimates],
+            keyframes=[moved(one, own.get(one.frame.index, newest)) for one in self.keyframes],
+            placed=placed,
         )
 
     def with_estimates(self, **changes: Any) -> WindowOutcome:

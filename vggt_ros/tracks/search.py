@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vggt_ros.tracks import patches
+from vggt_ros.odometry import patches
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.tracks.table import MOST, Table, TrackedView, settled
 

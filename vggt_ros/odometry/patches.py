@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 SIDE = 7  # of what is compared, px: larger ones see both sides of the edges at which corners are
 TILE = 23  # of what is kept, px: a patch may shrink to a third, or turn
 STEPS = 8
+NEIGHBOURS = 10  # by which the change of the picture around a point is told
+MOST_CHANGE = 1.5  # of the size of the picture around a point from one image to the next
 CHUNK = 1024  # patches at a time: cv2.remap takes no picture with 32768 rows
 
 
@@ -32,6 +35,34 @@ def roundness(tiles: np.ndarray) -> np.ndarray:
     xx, yy, xy = ((a * b).sum((1, 2)) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
     mean, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
     return (mean - spread) / np.maximum(mean + spread, 1e-9)
+
+
+def contrast(tiles: np.ndarray) -> np.ndarray:
+    """(N,) variance of the middle of tiles (N, TILE, TILE), grey levels squared."""
+    first = TILE // 2 - SIDE // 2
+    return tiles[:, first:-first, first:-first].var((1, 2))
+
+
+def warps(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(N, 2, 2) how the picture around each point was turned and scaled, as its neighbours moved.
+
+    before, after: (N, 2) pixels. The least squares of a similarity (Umeyama 1991), in which neighbours that move in
+    another way, past the edge of something nearer, count little; the identity where it is no small change.
+    """
+    if len(before) < 3:
+        return np.tile(np.eye(2), (len(before), 1, 1))
+    near = cKDTree(before).query(before, k=min(NEIGHBOURS + 1, len(before)))[1][:, 1:]
+    from_, to = (
+        complex_[near] - complex_[:, None]
+        for complex_ in (one[:, 0] + 1j * one[:, 1] for one in (before.astype(np.float64), after.astype(np.float64)))
+    )
+    share = np.ones(from_.shape)
+    for _ in range(3):
+        factor = (share * np.conj(from_) * to).sum(1) / np.maximum((share * np.abs(from_) ** 2).sum(1), 1e-9)
+        share = 1 / (1 + np.abs(to - factor[:, None] * from_) ** 2)
+    size = np.abs(factor)
+    factor = np.where((size > 1 / MOST_CHANGE) & (size < MOST_CHANGE), factor, 1.0)
+    return np.stack([factor.real, -factor.imag, factor.imag, factor.real], -1).reshape(-1, 2, 2)
 
 
 def align(grey: np.ndarray, tiles: np.ndarray, A: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,11 @@ def lasting(array: np.ndarray) -> np.ndarray:
 
 
 class Lasting:
-    """Arrays that become attributes of such an object are lasting ones."""
+    """Arrays that become attributes of such an object are lasting ones. nbytes: of all of them together."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, lasting(value) if isinstance(value, np.ndarray) else value)

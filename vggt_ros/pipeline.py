@@ -73,13 +73,15 @@ class PipelineReport:
     """What others may know of the pipeline, as it was when this was made.
 
     epoch: of the map. window: most frames that the network sees at once. gravity: on whose word the map is level.
-    sources: what became of each metric source, in words. predictor: what runs where, with what memory, in words.
+    sources: what became of each metric source, in words. nbytes: of the keyframes. predictor: what runs where, with
+    what memory, in words.
     """
 
     epoch: int
     window: int
     gravity: GravitySource
     sources: Mapping[str, str]
+    nbytes: int
     predictor: Mapping[str, str]
 
 
@@ -151,6 +153,7 @@ class Pipeline:
             window=world.config.window,
             gravity=world.gravity.source,
             sources={name: status.describe() for name, status in world.metres.sources.items()},
+            nbytes=world.nbytes,
             predictor=self.predictor.describe(),
         )
 

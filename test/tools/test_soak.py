@@ -229,17 +229,25 @@ def test_growth_is_told_from_none():
     assert np.isnan(slope(times[:10], times[:10]).low)
 
 
-def sample(second, memory, pid=1, threads=20, maps=0):
-    return Sample(float(second), pid, memory, memory, threads, 30, second * 0.5, 0.2, second, second, maps)
+def sample(second, memory, pid=1, threads=20, maps=0, held=0.0):
+    return Sample(float(second), pid, memory, memory, threads, 30, second * 0.5, 0.2, second, second, maps, held)
 
 
 def need(samples):
-    return {row.what.split()[0]: row.passed for row in report.rows([], samples, 150.0)}
+    rows = report.rows([], samples, 150.0)
+    return {row.what if row.what.startswith('memory of') else row.what.split()[0]: row.passed for row in rows}
 
 
 def test_memory_that_grows_is_red_and_memory_that_does_not_is_not():
     assert need([sample(i, 500.0 + i % 3) for i in range(1300)])['memory'] is True
     assert need([sample(i, 500.0 + i) for i in range(1300)])['memory'] is False
+
+
+def test_what_the_map_holds_may_grow_to_its_bound_and_not_beyond():
+    grown = need([sample(i, 500.0 + i / 10, held=i / 10) for i in range(1300)])
+    assert grown['memory'] is True
+    assert grown['memory of the map, by its own account'] is True
+    assert need([sample(i, 900.0, held=500.0) for i in range(1300)])['memory of the map, by its own account'] is False
 
 
 def test_minutes_tell_no_trend_and_no_samples_are_red():

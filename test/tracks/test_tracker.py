@@ -11,11 +11,11 @@ import pytest
 from vggt_ros.evaluation import live, runs, tracking, walks
 from vggt_ros.evaluation.hazards import passing_object, select
 from vggt_ros.evaluation.rows_tracks import NOISE, klt
+from vggt_ros.odometry import patches
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.synthetic.simulated import SimulatedNetwork
-from vggt_ros.odometry import patches
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.tracks.tracker import GRID, KeypointTracker
 from vggt_ros.types import Frame

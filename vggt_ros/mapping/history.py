@@ -74,6 +74,11 @@ class History:
         self._keyframes: dict[int, _Keyframe] = {}
         self._order: list[int] = []  # of the keyframes' indices
 
+    @property
+    def nbytes(self) -> int:
+        """What its pictures hold in memory."""
+        return sum(len(keyframe.jpeg) for keyframe in self._keyframes.values())
+
     def add_keyframe(self, estimate: Estimate) -> None:
         """A keyframe and its pose. One that is known moves, and takes what hangs on it along."""
         index, T = estimate.frame.index, estimate.T_map_camera.astype(np.float64)

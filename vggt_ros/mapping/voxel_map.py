@@ -106,6 +106,11 @@ class VoxelMap:
         """Points held, published or not."""
         return sum(len(submap.points) for submap in self.submaps)
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory."""
+        return sum(submap.nbytes for submap in self.submaps)
+
     def notice(self) -> str | None:
         """What a person should hear about the budget: once after it was reached, else None."""
         if not self.full or self._told:

@@ -24,6 +24,12 @@ class KeyframeMap:
         self.latest: Keyframe | None = None
         self._distance, self._capacity = distance, capacity
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory."""
+        pictures = sum(keyframe.frame.image.nbytes for keyframe in self.keyframes)
+        return pictures + sum(keyframe.nbytes for keyframe in self.keyframes)
+
     def remember(self, view: Keyframe, worthy: bool) -> bool:
         """The frame published last, and whether it became a keyframe. worthy: whether it may."""
         self.latest = view

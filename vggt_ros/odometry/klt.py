@@ -1,9 +1,9 @@
 """Corners followed through every camera image: pyramidal Lucas-Kanade, and each where it looks as it first did.
 
 What follows a corner from image to image slides off it, in one direction where the camera goes forwards: what is nearer
-than the corner moves faster and drags it along. On real streets that made the unit of a map grow by a tenth in 50 m. So
-every step ends with a comparison with the corner's first picture (patches.py), as its surroundings have turned and grown
-since; a corner that no longer looks like it ends (Shi and Tomasi, Good Features to Track, 1994: monitoring features).
+than the corner moves faster and drags it along. On real streets that made the unit of a map grow by a tenth in 50 m.
+So every step ends with a comparison with the corner's first picture (patches.py), as its surroundings have turned and
+grown since; a corner that no longer looks like it ends (Shi and Tomasi, Good Features to Track, 1994).
 
 All thresholds are in "px at 518": pixels of the image scaled so that its longest side is 518, the network's size. Large
 images are tracked at that size; small ones as they are, for enlarging adds nothing but time.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -41,8 +41,9 @@ class KltConfig:
     pause: int = 3  # templates between two searches, unless a tenth of the corners is lost before
     window: int = 21  # side of the Lucas-Kanade window, odd
     levels: int = 4  # pyramid levels above the image
-    forward_backward: float = 1.0  # how far tracking back may miss the start
-    alike: float = 0.8  # least correlation with the first picture, without noise
+    alike: float = 0.65  # least correlation with the first picture, without noise
+    similar: float = 0.5  # the same while fewer than ``enough`` go on
+    enough: int = 200
     slide: float = 3.0  # how far a corner may be from where it looks like it
     noise_factor: float = 3.0  # least corner strength relative to what the image's noise alone makes
     history: int = 256  # images that are remembered
@@ -93,6 +94,16 @@ class _Image(NamedTuple):
 
     grey: np.ndarray
     thumbnail: np.ndarray
+
+
+class _Followed(NamedTuple):
+    """The template's corners in an image: pixels (N, 2) float32, which are there (N,) bool, and how their first
+    pictures are warped then, (N, 2, 2).
+    """
+
+    uv: np.ndarray
+    alive: np.ndarray
+    warp: np.ndarray
 
 
 class KltTracker:
@@ -155,8 +166,7 @@ class KltTracker:
         image = _Image(grey, cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
         unit = max(pixel_map.size) / REFERENCE
         seconds = 0.0 if before is None else (frame.stamp - before.stamp) * 1e-9
-        uv, alive = self._follow(image, allowed, unit, seconds)
-        uv, alive, warp = self._as_first(image.grey, uv, alive, unit)
+        uv, alive, warp = self._follow(image, allowed, unit, seconds)
         moved = np.linalg.norm(uv - self._uv, axis=1)[alive]
         if seconds > 0:
             self._speed[alive] = (uv - self._seen)[alive] / np.float32(seconds)
@@ -190,43 +200,24 @@ class KltTracker:
         side = self.config.window
         return cv2.erode(mask, np.ones((side, side), np.uint8), borderValue=255)
 
-    def _follow(
-        self, image: _Image, allowed: np.ndarray | None, unit: float, seconds: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the template's corners are in ``image``, (N, 2) float32, and which of them are there, (N,) bool."""
+    def _follow(self, image: _Image, allowed: np.ndarray | None, unit: float, seconds: float) -> _Followed:
+        """Where the template's corners are in ``image``."""
         if self._template is None or not len(self._id):
-            return self._uv, np.zeros(len(self._id), bool)
+            return _Followed(self._uv, np.zeros(len(self._id), bool), self._warp)
         before = self._template.grey
         gain = _gain(self._template.thumbnail, image.thumbnail)
         if abs(gain) > 0.1:  # Lucas-Kanade takes brightness as constant
             before = cv2.convertScaleAbs(before, alpha=2.0**gain)
         guess = self._seen + self._speed * np.float32(max(seconds, 0.0))
         # Few levels first: on the coarse ones a pattern that repeats is met one period off.
-        uv, alive = self._from(guess.copy(), min(2, self.config.levels), before, image.grey, allowed, unit)
-        off = np.median(np.linalg.norm(uv - guess, axis=1)[alive]) if alive.any() else np.inf
+        found = self._from(guess.copy(), min(2, self.config.levels), before, image.grey, allowed, unit)
+        alive = found.alive
+        off = np.median(np.linalg.norm(found.uv - guess, axis=1)[alive]) if alive.any() else np.inf
         if alive.mean() < CONTINUED or off > SURPRISE * unit:  # the camera did not go on as it did
-            again, living = self._from(self._uv.copy(), self.config.levels, before, image.grey, allowed, unit)
-            if living.sum() > alive.sum():
-                return again, living
-        return uv, alive
-
-    def _as_first(
-        self, grey: np.ndarray, uv: np.ndarray, alive: np.ndarray, unit: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where corners near ``uv`` (N, 2) look as when they were found, which (N,) do, and how that is warped now."""
-        warp = self._warp.copy()
-        rows = np.flatnonzero(alive)
-        if not len(rows):
-            return uv, alive, warp
-        warp[rows] = patches.warps(self._uv[rows], uv[rows]) @ warp[rows]
-        found, alike = patches.align(grey, self._first[rows], warp[rows], uv[rows].astype(np.float64))
-        # Two pictures with noise of one thing that has contrast without.
-        least = self.config.alike * np.maximum(1 - self._noise**2 / np.maximum(patches.contrast(self._first[rows]), 1e-9), 0.0)
-        same = (alike >= least) & (np.linalg.norm(found - uv[rows], axis=1) <= self.config.slide * unit)
-        uv, alive = uv.copy(), alive.copy()
-        uv[rows[same]] = found[same]
-        alive[rows[~same]] = False
-        return uv, alive, warp
+            again = self._from(self._uv.copy(), self.config.levels, before, image.grey, allowed, unit)
+            if again.alive.sum() > alive.sum():
+                return again
+        return found
 
     def _from(
         self,
@@ -236,24 +227,43 @@ class KltTracker:
         grey: np.ndarray,
         allowed: np.ndarray | None,
         unit: float,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> _Followed:
         """The same, with the search begun at ``guess`` (N, 2), which is overwritten."""
-        options: dict[str, Any] = {
-            'winSize': (self.config.window, self.config.window),
-            'criteria': (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
-            'flags': cv2.OPTFLOW_USE_INITIAL_FLOW,
-        }
-        uv, found, _ = cv2.calcOpticalFlowPyrLK(before, grey, self._uv, guess, maxLevel=levels, **options)
-        # Back from the end, beginning at the start: only a point that returns there by itself stays.
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, before, uv, self._uv.copy(), maxLevel=1, **options)
+        uv, found, _ = cv2.calcOpticalFlowPyrLK(
+            before,
+            grey,
+            self._uv,
+            guess,
+            winSize=(self.config.window, self.config.window),
+            maxLevel=levels,
+            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
+            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        )
+        followed = self._as_first(grey, uv, np.asarray(found)[:, 0].astype(bool), unit)
         size = np.array(image_size(grey))
-        alive = np.asarray(found)[:, 0].astype(bool) & np.asarray(returned)[:, 0].astype(bool)
-        alive &= np.linalg.norm(back - self._uv, axis=1) <= self.config.forward_backward * unit
-        alive &= ((uv >= 0) & (uv <= size - 1)).all(axis=1)
+        alive = followed.alive & ((followed.uv >= 0) & (followed.uv <= size - 1)).all(axis=1)
         if allowed is not None:
-            column, row = np.clip(np.rint(np.where(alive[:, None], uv, 0)).astype(int), 0, size - 1).T
+            column, row = np.clip(np.rint(np.where(alive[:, None], followed.uv, 0)).astype(int), 0, size - 1).T
             alive &= allowed[row, column] > 0
-        return uv, alive
+        return followed._replace(alive=alive)
+
+    def _as_first(self, grey: np.ndarray, uv: np.ndarray, found: np.ndarray, unit: float) -> _Followed:
+        """Those of the corners that were ``found`` (N,), near ``uv`` (N, 2), where they look as they first did."""
+        rows, warp = np.flatnonzero(found), self._warp.copy()
+        if not len(rows):
+            return _Followed(uv, found, warp)
+        warp[rows] = patches.warps(self._uv[rows], uv[rows]) @ warp[rows]
+        places, alike = patches.align(grey, self._first[rows], warp[rows], uv[rows].astype(np.float64))
+        # Two pictures with noise of one thing that has contrast without.
+        noise = np.minimum(self._noise**2 / np.maximum(patches.contrast(self._first[rows]), 1e-9), 1.0)
+        near = np.linalg.norm(places - uv[rows], axis=1) <= self.config.slide * unit
+        alike = np.where(near & (alike > 0), alike + noise, 0.0)
+        # In a blurred image none looks quite as it did: the best are better than none.
+        few = max(np.sort(alike)[-min(self.config.enough, len(alike))], self.config.similar)
+        same = alike >= min(self.config.alike, few)
+        uv, alive = uv.copy(), np.zeros(len(uv), bool)
+        uv[rows[same]], alive[rows[same]] = places[same], True
+        return _Followed(uv, alive, warp)
 
     def _search(self, full: np.ndarray, grey: np.ndarray, uv: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
         """New corners (N, 2) float32 in ``grey``, away from those at ``uv``, when it is time to look for some."""

@@ -33,8 +33,9 @@ def adjust_locally(
     or not. pixel_map: of the images that all of them are. keep_unit: whether lengths are, on the whole, what they were.
     """
     keyframes = [*(one for one in keyframes if one is not latest), latest]
-    near = [one for one in keyframes if one.corners is not None][-(HELD + MOVING) :]
-    views = [View(one.T_map_camera, pixel_map.K_to_source(one.K), one.corners) for one in near]
+    tracked = [(one, one.corners) for one in keyframes if one.corners is not None][-(HELD + MOVING) :]
+    near = [one for one, _ in tracked]
+    views = [View(one.T_map_camera, pixel_map.K_to_source(one.K), corners) for one, corners in tracked]
     landmarks = triangulate(views)
     seen = [len(landmarks.seen_in(view.corners)[0]) for view in views]
     held = HELD if len(near) == HELD + MOVING else 1
@@ -67,7 +68,7 @@ def _problem(
     near: Sequence[Keyframe], views: Sequence[View], landmarks: Landmarks, fixed: np.ndarray, pixel_map: PixelMap
 ) -> Adjustment:
     slots, parts = [], []
-    for number, (one, view) in enumerate(zip(near, views, strict=True)):
+    for number, view in enumerate(views):
         known = bool(fixed[number])
         slots.append(Slot(view.T, view.corners, None, view.K, pixel_map, known=known, fixed=known))
         rows, at = landmarks.seen_in(view.corners)

@@ -75,6 +75,11 @@ class Odometry:
         return self._map.keyframes
 
     @property
+    def nbytes(self) -> int:
+        """What the map holds in memory."""
+        return self._map.nbytes
+
+    @property
     def latest(self) -> Keyframe | None:
         """The frame published last, None before the first."""
         return self._map.latest

@@ -111,6 +111,11 @@ class World:
         return self._odometry.latest
 
     @property
+    def nbytes(self) -> int:
+        """What the map holds in memory, and that of a camera that is lost."""
+        return self._odometry.nbytes + (0 if self._lost is None else self._lost.own.nbytes)
+
+    @property
     def metres(self) -> ScaleFilter:
         """Metres per map unit, and who says so."""
         return self._odometry.metres

@@ -70,6 +70,11 @@ class LiveMap:
         self._service = node.create_service(SaveMap, '~/save_map', self._on_save, callback_group=save_group)
         self._keeper.start()
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds in memory."""
+        return self._keeper.nbytes
+
     def tune(self, period: float, min_confidence: float) -> None:
         """Another period from now on; other keyframes' pixels from the next one on, see MapConfig."""
         with self._publishing:

@@ -80,7 +80,7 @@ class MapKeeper(threading.Thread):
     def __init__(self, config: MapConfig, problems: Problems) -> None:
         super().__init__(name='vggt_map', daemon=True)
         self._contents = MapContents(VoxelMap(config))
-        self._edition = Edition.of(self._contents.map)
+        self._edition, self._nbytes = Edition.of(self._contents.map), 0
         self._problems = problems
         self._changed = threading.Condition()
         self._waiting: deque[_Update | _Question] = deque()
@@ -91,6 +91,11 @@ class MapKeeper(threading.Thread):
         """The map as it was after the newest update that it has taken in."""
         with self._changed:
             return self._edition
+
+    @property
+    def nbytes(self) -> int:
+        """What map and history held in memory after the newest keyframe."""
+        return self._nbytes
 
     def add(self, result: WindowResult) -> None:
         """What a window gave, in order; never waits.
@@ -203,6 +208,8 @@ class MapKeeper(threading.Thread):
                 continue
             contents.history.add_keyframe(keyframe)
             contents.stamp = keyframe.frame.stamp
+        if update.keyframes:
+            self._nbytes = contents.map.nbytes + contents.history.nbytes
         if update.unit not in (None, contents.scale):
             return
         for index, stamp, T_map_camera in update.poses:

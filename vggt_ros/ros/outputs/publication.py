@@ -22,6 +22,8 @@ from vggt_ros.ros.tf.heard import Heard
 from vggt_ros.ros.tf.transforms import Transforms
 from vggt_ros.types import Frame, PosedFrame
 
+MAP_MEMORY = 'map memory [MiB]'  # in /diagnostics: keyframes, points, and pictures for the saved map
+
 
 class _Closable(Protocol):
     def close(self) -> None: ...
@@ -142,5 +144,6 @@ class Publication:
         """What else /diagnostics says, in words."""
         report = self.report
         details = {'epoch': str(report.epoch), 'window': str(report.window), 'gravity': report.gravity.name}
+        details[MAP_MEMORY] = f'{(report.nbytes + self._map.nbytes) / 2**20:.0f}'
         details |= {f'scale source {name}': text for name, text in report.sources.items()}
         return details | dict(report.predictor)

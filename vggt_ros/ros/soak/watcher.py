@@ -19,6 +19,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from vggt_ros.msg import Status
+from vggt_ros.ros.outputs.publication import MAP_MEMORY
 from vggt_ros.ros.soak.journal import Journal
 from vggt_ros.srv import SaveMap
 from vggt_ros.types import State
@@ -58,14 +59,14 @@ class Work:
 class Watcher(Node):
     """Notes what the node says as ``STATE message`` (status) and ``LEVEL message`` (diagnostics).
 
-    status: the newest, None before the first. work: see :class:`Work`.
+    status: the newest, None before the first. work: see :class:`Work`. held: MiB of the map, by the node's own account.
     """
 
     def __init__(self, journal: Journal) -> None:
         super().__init__('watcher')
         self._journal = journal
         self.status: Status | None = None
-        self.work = Work()
+        self.work, self.held = Work(), 0.0
         self._levels: dict[str, str] = {}
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Status, '/vggt/status', self._on_status, latched)
@@ -100,6 +101,7 @@ class Watcher(Node):
         for one in message.status:
             if one.name.startswith('vggt'):
                 self._levels[one.name] = LEVELS[one.level]
+                self.held = next((float(pair.value) for pair in one.values if pair.key == MAP_MEMORY), self.held)
                 self._journal.note('diagnostics', f'{LEVELS[one.level]} {one.message}')
 
     @property
@@ -111,7 +113,7 @@ class Watcher(Node):
     def forget(self) -> None:
         """A new process speaks from now on."""
         self._levels.clear()
-        self.status = None
+        self.status, self.held = None, 0.0
 
     def order(self, fault: str) -> None:
         """Tell the faulty node to fail."""

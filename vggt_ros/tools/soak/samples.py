@@ -17,7 +17,8 @@ BLOCKS = 12  # of which each is one observation of a trend
 class Sample:
     """time: seconds since the run began. pid: of the process. memory: resident MiB; own: proportional share of what is
     mapped, MiB, NaN where the system does not tell. cpu: seconds of CPU so far. latency: seconds from image to window.
-    located, processed: images so far. maps: how often the map has begun anew so far.
+    located, processed: images so far. maps: how often the map has begun anew so far. held: MiB of the map, as the node
+    says itself.
     """
 
     time: float
@@ -31,6 +32,7 @@ class Sample:
     located: int
     processed: int
     maps: int
+    held: float
 
 
 def look_at(pid: int) -> tuple[float, float, int, int, float]:

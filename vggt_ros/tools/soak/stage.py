@@ -156,7 +156,7 @@ class Stage:
             return
         status, work = self.watcher.status, self.watcher.work
         latency = math.nan if status is None else status.window_latency
-        done = (work.located, work.processed, work.epochs)
+        done = (work.located, work.processed, work.epochs, self.watcher.held)
         self.samples.append(Sample(self.time, self.node.pid, memory, own, threads, files, cpu, latency, *done))
 
     def cpu_share(self, since: float) -> float:

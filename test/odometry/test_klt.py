@@ -230,3 +230,24 @@ def test_bad_input_is_named():
         tracker.update(frame(4, texture(SIZE)[..., 0]))
     with pytest.raises(ValueError, match='odd'):
         KltConfig(window=10)
+
+
+def test_a_corner_is_not_dragged_along_by_what_is_nearer():
+    """A wall behind bars that pass faster: what is followed on the wall stays on it, image after image."""
+    wall, bars = texture((420, 240), 1), texture((900, 240), 2)
+    column = np.arange(900) % 60 < 12
+    tracker, start = KltTracker(), {}
+    errors, ages = [], []
+    for step in range(24):
+        picture = shifted(wall, -0.7 * step, 0)[:, :320].copy()
+        seen = np.roll(column, -4 * step)[:320]
+        picture[:, seen] = np.roll(bars, -4 * step, axis=1)[:, :320][:, seen]
+        corners = tracker.update(frame(step, picture))
+        for number, (u, _) in zip(corners.id.tolist(), corners.uv.tolist(), strict=True):
+            born, u0 = start.setdefault(number, (step, u))
+            age = step - born
+            if age >= 6:
+                errors.append(min(abs(u - u0 + 0.7 * age), abs(u - u0 + 4 * age)))  # on the wall, or on a bar
+                ages.append(age)
+    assert len(errors) > 500
+    assert np.mean(np.array(errors) < 0.5) > 0.65  # of Lucas-Kanade alone 0.06; the rest are where a bar meets the wall

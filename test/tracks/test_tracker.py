@@ -142,7 +142,7 @@ def test_tracks_live_longer_than_their_corners_and_stay_nearer():
     judged = tracking.judge(followed()[0], tracking.exactly(scenario))
     alone = klt(scenario).judged
     assert tracking.lives(judged).mean() > tracking.lives(alone).mean()
-    assert tracking.identity(judged) > tracking.identity(alone) + 0.1
+    assert 1 - tracking.identity(judged) < 0.5 * (1 - tracking.identity(alone))
 
 
 def test_fields_are_what_they_say():

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vggt_ros import camera
 from vggt_ros.odometry.config import NO_HINTS, MotionHints, OdometryConfig
@@ -23,19 +22,18 @@ from vggt_ros.odometry.local_adjustment import adjust_locally
 from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
-from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
-from vggt_ros.odometry.windows.carrier import Aligned, Known, place_window
+from vggt_ros.odometry.windows.alignment import AlignmentError
+from vggt_ros.odometry.windows.carrier import Aligned, Known, by_network, place_window
 from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
 from vggt_ros.odometry.windows.focal import SmoothFocal
 from vggt_ros.odometry.windows.placing import (
     AGREED,
     CornersOf,
     PlacedWindow,
-    align_keyframes,
     first_alignment,
 )
 from vggt_ros.odometry.windows.planning import plan
-from vggt_ros.odometry.windows.quality import Quality, assess, linked
+from vggt_ros.odometry.windows.quality import Quality, linked
 from vggt_ros.odometry.windows.window import PredictionError, Window, check
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import Estimate, Frame, Scale, State, WindowPrediction
@@ -198,43 +196,12 @@ class Odometry:
         anchors = self._map.anchors(window)
         aligned = Aligned(first_alignment(self.gravity.R_map_camera0), Quality.GOOD)
         if anchors:
-            aligned = self._align(window, prediction, anchors, hints)
+            scale = float(np.exp(self.log_scale))
+            aligned = by_network(window, prediction, anchors, hints, scale, self._noise, self.config)
         unit = self.metres.factor if self.metres.locked else None
         R = self.gravity.R_map_camera0
         known = Known(anchors, self.keyframes, R, corners, self._noise, unit, not hints.broken)
         return place_window(window, prediction, aligned, known, self.config)
-
-    def _align(
-        self, window: Window, prediction: WindowPrediction, anchors: Sequence[Keyframe], hints: MotionHints
-    ) -> Aligned:
-        scale, sigma = float(np.exp(self.log_scale)), self._noise.translation**0.5 * anchors[0].median_depth
-        try:
-            alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, sigma)
-            return Aligned(alignment, *self._judge(alignment, prediction, anchors, window, hints))
-        except AlignmentError as error:
-            return Aligned(None, Quality.REJECT, (str(error),))
-
-    def _judge(
-        self,
-        alignment: Alignment,
-        prediction: WindowPrediction,
-        anchors: Sequence[Keyframe],
-        window: Window,
-        hints: MotionHints,
-    ) -> tuple[Quality, tuple[str, ...]]:
-        """What the window is worth, and what is wrong with it. Raises AlignmentError when it is not believed."""
-        depth, turn = anchors[0].median_depth, None
-        if hints.turn is not None:
-            T = prediction.T_window_camera[[0, window.new_slots[-1]]]
-            turn = Rotation.from_matrix(hints.turn @ T[1, :3, :3].T @ T[0, :3, :3]).magnitude()
-        quality, reasons = assess(alignment, len(anchors), depth, self.config.gates, turn)
-        if quality is Quality.REJECT:
-            raise AlignmentError('; '.join(reasons))
-        if hints.broken:
-            quality = Quality.DEGRADED
-            reasons += ('nothing that was tracked connects the images',)
-        self._noise.learn(alignment, depth)
-        return quality, reasons
 
     def _adjusted(self, outcome: WindowOutcome, placed: PlacedWindow) -> WindowOutcome:
         """The newest keyframes as their corners have them, if those tell."""

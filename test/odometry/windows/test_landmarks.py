@@ -6,7 +6,16 @@ from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import PixelMap, invert, project, transform
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.landmarks import Landmarks, View, bridged, by_depth, locate, triangulate, two_views
+from vggt_ros.odometry.windows.landmarks import (
+    Landmarks,
+    View,
+    bridged,
+    by_depth,
+    locate,
+    locate_turned,
+    triangulate,
+    two_views,
+)
 from vggt_ros.synthetic.trajectory import look_at
 
 SIZE = (518, 392)
@@ -131,3 +140,13 @@ def test_a_camera_that_only_turned_went_nowhere():
     found = bridged(view(first), seen(second, noisy), Landmarks(IDS, POINTS))
     np.testing.assert_allclose(found[:3, :3], second[:3, :3], atol=5e-3)
     np.testing.assert_allclose(found[:3, 3], second[:3, 3], atol=0.05)
+
+
+def test_a_camera_whose_turn_is_known_is_where_most_points_say():
+    T = camera(0.3)
+    landmarks = Landmarks(IDS, POINTS + np.where(np.arange(80)[:, None] % 4 == 0, 1.0, 0.0))  # a quarter of them is off
+    found = locate_turned(landmarks, seen(T), K, T[:3, :3])
+    np.testing.assert_allclose(found, T, atol=2e-3)
+    assert locate_turned(Landmarks(IDS[:10], POINTS[:10]), seen(T), K, T[:3, :3]) is None
+    # Turned by a right angle, none of them is where it should be.
+    assert locate_turned(landmarks, seen(T), K, T[:3, :3] @ Rotation.from_rotvec([0, np.pi / 2, 0]).as_matrix()) is None

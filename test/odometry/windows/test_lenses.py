@@ -98,4 +98,4 @@ def test_corners_and_the_network_agree_about_where_the_camera_looks(monkeypatch)
     corrected = ate()
     monkeypatch.setattr(pipeline, 'through_true_lenses', lambda _, prediction: prediction)
     assert corrected < 0.03
-    assert ate() > 3 * corrected
+    assert ate() > 1.3 * corrected

@@ -31,7 +31,7 @@ FREE = POSE + 1
 class RefineConfig:
     """How corners and network are weighed against each other; standard deviations."""
 
-    pixel: float = 1.2  # a point seen in a frame, px at 518
+    pixel: float = 0.6  # a point seen in a frame, px at 518
     rotation: float = float(np.radians(0.1))  # rad, least of the network's pose
     translation: float = 0.003  # share of the median depth, least of the network's pose
     frame: float = Accuracy.depth  # log of one frame's depth
@@ -65,7 +65,8 @@ class Slot:
     T_map_camera: (4, 4) as the network has it. corners: of its image. depth: (h, w) map units, NaN unknown, or None; K:
     (3, 3) in source pixels; weight, pose_weight: how many windows its depth and its pose are worth. known: of the map.
     fixed: stays. doubt: (translation in map units, rotation in rad), how much more than usual its pose may be wrong.
-    fresh: for a frame of the map the depth that this window gave it, (h, w) map units, if any.
+    fresh: for a frame of the map the depth that this window gave it, (h, w) map units, if any. turned: standard
+    deviation of its rotation where something else than the network tells it, rad.
     """
 
     T_map_camera: np.ndarray
@@ -79,6 +80,7 @@ class Slot:
     fixed: bool = False
     doubt: tuple[float, float] = (0.0, 0.0)
     fresh: np.ndarray | None = None
+    turned: float | None = None
 
 
 class Observations(NamedTuple):
@@ -181,6 +183,9 @@ class Adjustment:
         )
         doubt = np.repeat([slot.doubt for slot in slots], 3, axis=1)
         self.sigma = np.hypot(sigma, doubt) / np.sqrt([[slot.pose_weight] for slot in slots])
+        for number, slot in enumerate(slots):
+            if slot.turned is not None:
+                self.sigma[number, 3:] = slot.turned
         self.free = np.array([not slot.fixed for slot in slots])
         self.known_slot = np.array([slot.known for slot in slots])
         variance = config.frame**2 / weight

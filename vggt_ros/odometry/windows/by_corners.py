@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vggt_ros.camera import PixelMap, invert, transform
 from vggt_ros.depth import depth_at
@@ -29,6 +30,7 @@ from vggt_ros.odometry.windows.landmarks import (
     bridged,
     by_depth,
     locate,
+    locate_turned,
     triangulate,
     two_views,
 )
@@ -42,9 +44,11 @@ from vggt_ros.types import WindowPrediction
 BESIDE = 8  # latest keyframes that are adjusted together with those that the network sees
 DOUBT = 0.1, 0.05  # standard deviation of a pose by points before the adjustment: share of the depth, rad
 FRAME = 0.3  # log, of a frame's depth fitted to its points
+UNIT = 0.1  # log, the same from one window to the next at best
 SURFACE = 0.1  # log, spread of depth about the points above which its errors are large patches, and few pixels count
 LEAST_INDEPENDENT = 5.0  # of them, see RefineConfig
 SURE = 25  # corners that tie a frame to the map; where fewer do, its pose is in doubt
+ELSEWHERE = np.radians(2.0)  # turned against what the corners of two images say, beyond which points are not believed
 MOST = 0.5  # of a frame's corners must agree in the end
 SCALE = 0.01  # log, of the unit of such a window against that of its anchors
 
@@ -80,10 +84,15 @@ def place_by_corners(
     if fits is None:
         return None
     slots = [_slot(one, pixel_map) for one in anchors]
+    unit_of_depth = _unit(anchors, prediction)
+    weights = fits.weights(config)
+    if unit_of_depth is not None:
+        fits = fits._replace(factors=np.full(len(new), unit_of_depth[0]))
+        weights = replace(weights, frame=unit_of_depth[1])
     slots += [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
-    refined = _first(refine(slots, sigma[3], sigma[0], fits.weights(config)), len(anchors) + len(new))
+    refined = _first(refine(slots, sigma[3], sigma[0], weights), len(anchors) + len(new))
     T = refined.T_map_camera.copy()
     T[window.anchors :, :3, 3] = T[0, :3, 3] + unit * (T[window.anchors :, :3, 3] - T[0, :3, 3])
     covariance = np.diag([(HELD_TRANSLATION * depth) ** 2] * 3 + [HELD_ROTATION**2] * 3) / len(anchors)
@@ -259,15 +268,33 @@ def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed:
         seen, known = asked.corners_of(slot), [*views, *(one.view for one in found)]
         if seen is None or not known:
             return None
-        landmarks = triangulate(known).and_others(guessed)
-        T = locate(landmarks, seen, asked.K(slot))
+        landmarks, before = triangulate(known).and_others(guessed), found[-1].view if found else known[0]
+        T, step = locate(landmarks, seen, asked.K(slot)), two_views(before.corners, seen, before.K)
+        if step is not None:
+            R = before.T[:3, :3] @ step[:3, :3]
+            if T is None or Rotation.from_matrix(R.T @ T[:3, :3]).magnitude() > ELSEWHERE:
+                T = locate_turned(landmarks, seen, asked.K(slot), R)
         if T is None:
-            T = bridged(found[-1].view if found else known[0], seen, landmarks)
+            T = bridged(before, seen, landmarks)
         one = None if T is None else asked.located(slot, T)
         if one is None:
             return None
         found.append(one)
     return found
+
+
+def _unit(anchors: Sequence[Keyframe], prediction: WindowPrediction) -> tuple[float, float] | None:
+    """Map units per unit of the window's depth by its anchors, and the standard deviation of its log; None untold."""
+    ratios = []
+    for slot, anchor in enumerate(anchors):
+        if slot in prediction.depth:
+            with np.errstate(invalid='ignore', divide='ignore'):
+                ratio = np.log(anchor.depth / prediction.depth[slot])
+            if np.isfinite(ratio).any():
+                ratios.append(float(np.median(ratio[np.isfinite(ratio)])))
+    if len(ratios) < 2:
+        return None
+    return float(np.exp(np.mean(ratios))), float(np.hypot(UNIT, np.std(ratios)))
 
 
 def _fit(one: _Located, landmarks: Landmarks) -> tuple[float, float]:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
-from vggt_ros.odometry.config import OdometryConfig
+from vggt_ros.odometry.config import MotionHints, OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
 from vggt_ros.odometry.windows.by_corners import begin_by_corners, place_by_corners
 from vggt_ros.odometry.windows.covariance import PoseNoise
-from vggt_ros.odometry.windows.placing import CornersOf, PlacedWindow, in_metres, place
-from vggt_ros.odometry.windows.quality import Quality
+from vggt_ros.odometry.windows.placing import CornersOf, PlacedWindow, align_keyframes, in_metres, place
+from vggt_ros.odometry.windows.quality import Quality, assess
 from vggt_ros.odometry.windows.window import Window
 from vggt_ros.types import WindowPrediction
 
@@ -40,6 +41,37 @@ class Known(NamedTuple):
     noise: PoseNoise
     unit: float | None
     connected: bool
+
+
+def by_network(
+    window: Window,
+    prediction: WindowPrediction,
+    anchors: Sequence[Keyframe],
+    hints: MotionHints,
+    scale: float,
+    noise: PoseNoise,
+    config: OdometryConfig,
+) -> Aligned:
+    """Where the network puts a window, by the anchors. scale: map units per unit of the window, as it was last.
+
+    noise: of the anchors, which learns from those that are believed.
+    """
+    depth, turn = anchors[0].median_depth, None
+    try:
+        alignment = align_keyframes(anchors, range(len(anchors)), prediction, scale, noise.translation**0.5 * depth)
+    except AlignmentError as error:
+        return Aligned(None, Quality.REJECT, (str(error),))
+    if hints.turn is not None:
+        T = prediction.T_window_camera[[0, window.new_slots[-1]]]
+        turn = Rotation.from_matrix(hints.turn @ T[1, :3, :3].T @ T[0, :3, :3]).magnitude()
+    quality, reasons = assess(alignment, len(anchors), depth, config.gates, turn)
+    if quality is Quality.REJECT:
+        return Aligned(None, quality, reasons)
+    if hints.broken:
+        quality = Quality.DEGRADED
+        reasons += ('nothing that was tracked connects the images',)
+    noise.learn(alignment, depth)
+    return Aligned(alignment, quality, reasons)
 
 
 def place_window(

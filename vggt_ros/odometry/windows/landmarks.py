@@ -23,6 +23,7 @@ FEWEST_FOR_LENGTH = 5  # landmarks that tell how far the camera went
 SHARE = 0.4  # the same as a share of those that are seen
 MOST = 0.5  # share of the corners of two images that must agree on how they moved
 LEAST_COMMON = 25  # corners of two images from which their motion can be told
+ROUNDS = 15  # of reweighted least squares
 ITERATIONS, CONFIDENCE = 300, 0.999  # of RANSAC
 EPIPOLAR = 1.0  # px at 518, from the line on which a corner must lie
 
@@ -108,6 +109,35 @@ def locate(landmarks: Landmarks, corners: Corners, K: np.ndarray) -> np.ndarray 
     rows, turn, shift = found
     turn, shift = cv2.solvePnPRefineLM(points[rows], uv[rows], K, None, turn, shift)
     return camera_at(turn, shift)
+
+
+def locate_turned(landmarks: Landmarks, corners: Corners, K: np.ndarray, R: np.ndarray) -> np.ndarray | None:
+    """The same for an image of which is known how it is turned, R (3, 3) in the map: only its place is sought.
+
+    Where little is seen, a turn and a shift look nearly alike, and points that are off make one into the other.
+    """
+    held, now = landmarks.seen_in(corners)
+    if len(held) < FEWEST:
+        return None
+    points, rays_ = landmarks.xyz[held], rays(corners.uv[now], K) @ R.T
+    directions = rays_ / np.linalg.norm(rays_, axis=1, keepdims=True)
+    across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
+    within = REPROJECTION * corners.unit / K[0, 0]
+    share, place = np.ones(len(points)), np.zeros(3)
+    for _ in range(ROUNDS):
+        A = np.einsum('n,nij->ij', share, across)
+        place = np.linalg.solve(A + 1e-12 * np.trace(A) * np.eye(3), np.einsum('n,nij,nj->i', share, across, points))
+        far = np.einsum('ni,ni->n', points - place, directions)
+        off = np.linalg.norm(np.einsum('nij,nj->ni', across, points - place), axis=1)
+        angle = off / np.maximum(far, 1e-9)
+        share = np.where(far > 0, 1 / np.maximum(far, 1e-9) ** 2 / (1 + (angle / within) ** 2) ** 2, 0.0)
+        if not share.any():
+            return None
+    if ((far > 0) & (angle < within)).sum() < max(FEWEST, SHARE * len(held)):
+        return None
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R, place
+    return T
 
 
 class Consensus(NamedTuple):

@@ -15,6 +15,7 @@ from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.windows.adjustment import RefineConfig, Slot
 from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.odometry.windows.covariance import PoseNoise
+from vggt_ros.odometry.windows.landmarks import two_views
 from vggt_ros.odometry.windows.lenses import misjudged
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
@@ -30,6 +31,8 @@ AGREED = 0.75  # share of the corners below which something else moves, and nobo
 HELD_TRANSLATION, HELD_ROTATION = 0.006, np.radians(0.25)
 """How sure the place of a refined frame in the map is at best, share of the depth and rad: beyond its own window the
 errors of corners and depth add up to more than the window's covariance says."""
+TURN = np.radians(1.0)  # by which the rotation between two images errs that their corners tell
+TWISTED = np.radians(60.0)  # the other of the two solutions of an essential matrix
 ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 
 
@@ -163,13 +166,47 @@ def place(
     """Everything where the alignment puts it, then refined by what was tracked, if anything was."""
     known = window.anchors + window.new
     T = np.stack([alignment.similarity.pose(one) for one in prediction.T_window_camera[:known]])
+    T, turned = _turned(T, window, prediction, anchors, corners)
     refined = Refined.unchanged(T)
     slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, config.min_confidence)
+    slots = [replace(one, turned=TURN if known else None) for one, known in zip(slots, turned, strict=True)]
     if sum(slot.corners is not None for slot in slots) > 1:
         depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
         sigma = np.sqrt(np.diag(noise.covariance(depth)))
         refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
     return PlacedWindow(window, prediction, anchors, alignment, quality, reasons, refined, config.min_confidence)
+
+
+def _turned(
+    T: np.ndarray,
+    window: Window,
+    prediction: WindowPrediction,
+    anchors: Sequence[Keyframe],
+    corners: CornersOf,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (A + N, 4, 4) of which each new one is turned against the one before as the corners of the two say, and
+    for which (A + N,) that is so.
+
+    Only where that is something else than the network says by more than corners err: from a start that is turned far
+    off, the adjustment would take the rest of the turn for a motion.
+    """
+    turned, told = T.copy(), np.zeros(len(T), bool)
+    for slot in window.new_slots:
+        before = slot - 1 if slot > window.anchors else 0
+        step = invert(T[before]) @ T[slot]
+        a = anchors[0].corners if before == 0 and anchors else corners(window.frames[before].index)
+        b = corners(window.frames[slot].index)
+        if slot and a is not None and b is not None:
+            K = window.frames[slot].K
+            K = prediction.maps[slot].K_to_source(prediction.K[slot]) if K is None else K
+            seen = two_views(a, b, K)
+            if seen is not None:
+                off = Rotation.from_matrix(seen[:3, :3] @ step[:3, :3].T).magnitude()
+                if TURN < off < TWISTED:
+                    step[:3, :3], told[slot] = seen[:3, :3], True
+        if slot:
+            turned[slot] = turned[before] @ step
+    return turned, told
 
 
 def _doubts(T_start: np.ndarray, T: np.ndarray, share: float) -> tuple[float, float]:

@@ -23,30 +23,34 @@ from vggt_ros.types import Estimate
 
 PERIOD = 1.0  # s between two messages
 STEP = 0.02  # way between two poses, in median depths
+SAME = 1e-6  # map units, and elements of a rotation: what has moved by less is told already
 TURN = float(np.radians(2.0))  # or angle
 
 
 @dataclass(eq=False)
 class _Step:
-    """index: of the image. stamp: ns. T: (4, 4) T_map_camera. message: as published last, None before."""
+    """index: of the image. stamp: ns. T: (4, 4) T_map_camera. message: as published last, None before. is_told: whether
+    it still says so.
+    """
 
     index: int
     stamp: int
     T: np.ndarray
     message: PoseStamped | None = None
+    is_told: bool = False
 
 
 class PathOutput:
     """Poses some way apart, and the newest; a message once in PERIOD seconds (of the wall clock) when something is new.
 
-    The messages of the poses are kept: only new ones are made, and all of them filled anew after a correction. 1,000
+    The messages of the poses are kept: only new ones are made, and those filled anew that a correction has moved. 1,000
     of them then take milliseconds, once a second.
     """
 
     def __init__(self, node: LifecycleNode, publishers: Publishers, map_frame: str) -> None:
         self._node, self._map_frame = node, map_frame
         self._steps: deque[_Step] = deque()
-        self._is_new, self._is_moved = False, False
+        self._is_new = False
         self._publisher = publishers.add(Path, '~/path')
         self._timer = steady_timer(node, PERIOD, self.publish)
 
@@ -72,24 +76,25 @@ class PathOutput:
         if not corrections or not self._steps:
             return
         poses = np.stack([step.T for step in self._steps])
-        for step, T in zip(
-            self._steps, move_poses(corrections, [step.index for step in self._steps], poses), strict=True
-        ):
-            step.T = T
-        self._is_new = self._is_moved = True
+        moved = move_poses(corrections, [step.index for step in self._steps], poses)
+        changed = np.abs(moved - poses).max((1, 2)) > SAME  # as a rule the newest of them
+        for number in np.flatnonzero(changed).tolist():
+            self._steps[number].T, self._steps[number].is_told = moved[number], False
+        self._is_new |= bool(changed.any())
 
     def publish(self) -> None:
         """Once in PERIOD seconds; nothing when nothing is new or nobody listens."""
         if not self._is_new or not self._steps or not wanted(self._publisher):
             return
-        stale = [step for step in self._steps if self._is_moved or step.message is None]
+        stale = [step for step in self._steps if not step.is_told]
         poses = np.stack([step.T for step in stale])
         for step, q, t in zip(
             stale, Rotation.from_matrix(poses[:, :3, :3]).as_quat().tolist(), poses[:, :3, 3].tolist(), strict=True
         ):
             step.message = step.message or PoseStamped(header=self._header(step.stamp))
             messages.fill_pose(step.message.pose, t, q)
-        self._is_new = self._is_moved = False
+            step.is_told = True
+        self._is_new = False
         head = self._header(self._steps[-1].stamp)
         self._publisher.publish(Path(header=head, poses=[step.message for step in self._steps]))
 

@@ -4,6 +4,9 @@ A window is placed from what the network says and a few frames of corners, and e
 know more: what several keyframes saw from different places holds them together, whoever placed them. So whenever the
 map has grown its newest keyframes are adjusted once more, by triangulated points alone; the oldest of them stay, and
 with them place and unit. What moved is a correction of the map like that of a loop.
+
+Only while the network is of little use: the unit of ten keyframes' corners drifts (by a tenth in one turn of a room),
+and a network whose depth fits to the points does not let it.
 """
 
 from __future__ import annotations
@@ -13,24 +16,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from vggt_ros.camera import PixelMap, invert, transform
+from vggt_ros.depth import depth_at
 from vggt_ros.odometry.keyframe import Keyframe
-from vggt_ros.odometry.windows.adjustment import Adjustment, Observations, RefineConfig, Slot
+from vggt_ros.odometry.windows.adjustment import MIN_POINTS, Adjustment, Observations, RefineConfig, Slot
 from vggt_ros.odometry.windows.by_corners import DOUBT, MOST, SURE
 from vggt_ros.odometry.windows.landmarks import Landmarks, View, triangulate
 from vggt_ros.similarity import Similarity
 
 HELD, MOVING = 2, 8  # keyframes
 PIXEL = 0.5  # px at 518, standard deviation of a corner of a keyframe
+WORTH = 0.1  # log, spread of depth about the points from which the network is not worth being heard beside corners
 UNTOLD = 50.0  # standard deviation of the log of depth, which has no say
 
 
 def adjust_locally(
-    keyframes: Sequence[Keyframe], latest: Keyframe, pixel_map: PixelMap, keep_unit: bool
+    keyframes: Sequence[Keyframe],
+    latest: Keyframe,
+    said: np.ndarray,
+    pixel_map: PixelMap,
+    keep_unit: bool,
 ) -> dict[int, Similarity]:
     """How each keyframe's x in the map moves, x -> similarity x, by frame index: those that stay, too.
 
-    Empty where too few corners tell. keyframes: of the map, in the order of time. latest: the newest frame, one of them
-    or not. pixel_map: of the images that all of them are. keep_unit: whether lengths are, on the whole, what they were.
+    Empty where too few corners tell, or where the network's depth fits to the points: then it knows the unit better.
+    keyframes: of the map, in the order of time. latest: the newest frame, one of them or not. said: (h, w) its depth by
+    the network, in any unit. pixel_map: of the images that all of them are. keep_unit: whether lengths are, on the
+    whole, what they were.
     """
     keyframes = [*(one for one in keyframes if one is not latest), latest]
     tracked = [(one, one.corners) for one in keyframes if one.corners is not None][-(HELD + MOVING) :]
@@ -41,6 +52,9 @@ def adjust_locally(
     held = HELD if len(near) == HELD + MOVING else 1
     moving = np.array([number >= held and count >= SURE for number, count in enumerate(seen)])
     if not moving.any():
+        return {}
+    spread = _spread(said, views, landmarks, pixel_map)
+    if spread < WORTH:
         return {}
     problem = _problem(near, views, landmarks, ~moving, pixel_map)
     problem.solve()
@@ -77,7 +91,18 @@ def _problem(
     columns = [np.concatenate(one) for one in zip(*parts, strict=True)]
     observations = Observations(columns[0], columns[1], columns[2], columns[3], landmarks.id)
     config = RefineConfig(pixel=PIXEL, surface=UNTOLD, frame=UNTOLD)
-    return Adjustment(slots, observations, DOUBT[1], DOUBT[0] * near[-1].median_depth, 0.0, config)
+    return Adjustment(slots, observations, DOUBT[1], DOUBT[0] * near[-1].median_depth, 0.0, config, landmarks.xyz)
+
+
+def _spread(said: np.ndarray, views: Sequence[View], landmarks: Landmarks, pixel_map: PixelMap) -> float:
+    """Of the log of the depth that the network said the last view has, (h, w), about that of its points."""
+    view = views[-1]
+    rows, at = landmarks.seen_in(view.corners)
+    z = transform(invert(view.T), landmarks.xyz[rows])[:, 2]
+    with np.errstate(invalid='ignore', divide='ignore'):
+        off = np.log(z / depth_at(said, pixel_map.to_network(view.corners.uv[at])))
+    off = off[np.isfinite(off)]
+    return 1.48 * float(np.median(np.abs(off - np.median(off)))) if len(off) >= MIN_POINTS else np.inf
 
 
 def _lengthened(views: Sequence[View], poses: np.ndarray) -> float:

@@ -207,8 +207,9 @@ class Odometry:
         """The newest keyframes as their corners have them, if those tell."""
         if not self.config.refine or self.latest is None:
             return outcome
-        pixel_map = placed.prediction.maps[0]
-        corrections = adjust_locally(self.keyframes, self.latest, pixel_map, self.metres.locked)
+        prediction = placed.prediction
+        said = prediction.depth[placed.window.new_slots[-1]]
+        corrections = adjust_locally(self.keyframes, self.latest, said, prediction.maps[0], self.metres.locked)
         if not corrections:
             return outcome
         newest = self._map.bend(corrections)

@@ -163,19 +163,21 @@ class Adjustment:
         translation_sigma: float,
         scale_sigma: float,
         config: RefineConfig,
+        places: np.ndarray | None = None,
     ) -> None:
+        """places: (N, 3) of the points at the start, by default where the depth of the frames puts them."""
         self.slots, self.observations, self.config = slots, observations, config
         self.T0 = np.stack([slot.T_map_camera for slot in slots])
-        self.T = self.T0.copy()
-        self.factor = np.zeros(len(slots))
+        self.T, self.factor = self.T0.copy(), np.zeros(len(slots))
         self.known = np.isfinite(observations.z)
         self.log_z = np.log(np.where(self.known, observations.z, 1.0))
         self.K = np.stack([slot.K for slot in slots])
         unit = np.array([1.0 if slot.corners is None else slot.corners.unit for slot in slots])
         self.pixel = config.pixel * unit[observations.slot]
         weight = np.array([slot.weight for slot in slots])
-        self.points = self._start(weight)
-        self.depth = float(np.median(observations.z[self.known]))
+        self.points = self._start(weight) if places is None else places.copy()
+        way = self.points[observations.point] - self.T[observations.slot, :3, 3]
+        self.depth = float(np.median(np.linalg.norm(way, axis=1)))
         counts = np.bincount(observations.slot, self.known, len(slots))
         self.share = np.minimum(1.0, config.independent / np.maximum(counts, 1))[observations.slot]
         sigma = np.repeat(

@@ -34,7 +34,7 @@ from vggt_ros.odometry.windows.landmarks import (
     triangulate,
     two_views,
 )
-from vggt_ros.odometry.windows.placing import HELD_ROTATION, HELD_TRANSLATION, CornersOf, PlacedWindow
+from vggt_ros.odometry.windows.placing import HELD_ROTATION, HELD_TRANSLATION, TURN, CornersOf, PlacedWindow
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.window import Window
@@ -84,11 +84,9 @@ def place_by_corners(
     if fits is None:
         return None
     slots = [_slot(one, pixel_map) for one in anchors]
-    unit_of_depth = _unit(anchors, prediction)
-    weights = fits.weights(config)
-    if unit_of_depth is not None:
-        fits = fits._replace(factors=np.full(len(new), unit_of_depth[0]))
-        weights = replace(weights, frame=unit_of_depth[1])
+    weights, told = fits.weights(config), _unit(anchors, prediction)
+    if told is not None:
+        fits, weights = fits._replace(factors=np.full(len(new), told[0])), replace(weights, frame=told[1])
     slots += [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
@@ -147,11 +145,15 @@ def _second(asked: _Asked, first: _Located) -> View | None:
 
 
 class _Located(NamedTuple):
-    """A new frame. view: where it is. pixel_map, depth: the network's (h, w), NaN where it is not to be believed."""
+    """A new frame. view: where it is. pixel_map, depth: the network's (h, w), NaN where it is not to be believed.
+
+    turned: whether the corners of the image before tell how it is turned.
+    """
 
     view: View
     pixel_map: PixelMap
     depth: np.ndarray
+    turned: bool = False
 
 
 class _Asked(NamedTuple):
@@ -258,7 +260,8 @@ def _guessed(anchors: Sequence[Keyframe], pixel_map: PixelMap) -> Landmarks:
 def _fresh(one: _Located, factor: float, depth: float) -> Slot:
     """A new frame, of which corners alone have said where it is. depth: typical one, map units."""
     doubt = DOUBT[0] * depth, DOUBT[1]
-    return Slot(one.view.T, one.view.corners, one.depth * factor, one.view.K, one.pixel_map, doubt=doubt)
+    turned = TURN if one.turned else None
+    return Slot(one.view.T, one.view.corners, one.depth * factor, one.view.K, one.pixel_map, doubt=doubt, turned=turned)
 
 
 def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed: Landmarks) -> list[_Located] | None:
@@ -279,7 +282,7 @@ def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed:
         one = None if T is None else asked.located(slot, T)
         if one is None:
             return None
-        found.append(one)
+        found.append(one._replace(turned=step is not None))
     return found
 
 

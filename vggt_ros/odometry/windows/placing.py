@@ -191,21 +191,24 @@ def _turned(
     off, the adjustment would take the rest of the turn for a motion.
     """
     turned, told = T.copy(), np.zeros(len(T), bool)
+    if anchors:
+        turned[0] = anchors[0].T_map_camera
     for slot in window.new_slots:
         before = slot - 1 if slot > window.anchors else 0
-        step = invert(T[before]) @ T[slot]
         a = anchors[0].corners if before == 0 and anchors else corners(window.frames[before].index)
         b = corners(window.frames[slot].index)
-        if slot and a is not None and b is not None:
-            K = window.frames[slot].K
-            K = prediction.maps[slot].K_to_source(prediction.K[slot]) if K is None else K
-            seen = two_views(a, b, K)
-            if seen is not None:
-                off = Rotation.from_matrix(seen[:3, :3] @ step[:3, :3].T).magnitude()
-                if TURN < off < TWISTED:
-                    step[:3, :3], told[slot] = seen[:3, :3], True
-        if slot:
+        if not slot or a is None or b is None:
+            continue
+        K = window.frames[slot].K
+        seen = two_views(a, b, prediction.maps[slot].K_to_source(prediction.K[slot]) if K is None else K)
+        if seen is None:
+            continue
+        off = Rotation.from_matrix(seen[:3, :3].T @ turned[before][:3, :3].T @ T[slot][:3, :3]).magnitude()
+        if TURN < off < TWISTED:
+            step = invert(T[before]) @ T[slot]
+            step[:3, :3], told[slot] = seen[:3, :3], True
             turned[slot] = turned[before] @ step
+    turned[0] = T[0]
     return turned, told
 
 

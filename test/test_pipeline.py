@@ -57,7 +57,7 @@ def test_results_and_reports_are_frozen_and_their_parts_too():
         assert kind.__dataclass_params__.frozen
     report = pipeline().report()
     assert isinstance(report, PipelineReport)
-    assert {field.name for field in fields(report)} == {'epoch', 'window', 'gravity', 'sources', 'predictor'}
+    assert {field.name for field in fields(report)} == {'epoch', 'window', 'gravity', 'sources', 'nbytes', 'predictor'}
 
 
 def test_a_report_stays_what_it_was():

@@ -5,7 +5,7 @@ know more: what several keyframes saw from different places holds them together,
 map has grown its newest keyframes are adjusted once more, by triangulated points alone; the oldest of them stay, and
 with them place and unit. What moved is a correction of the map like that of a loop.
 
-Only while the network is of little use: the unit of ten keyframes' corners drifts (by a tenth in one turn of a room),
+Only while the network is of little use: the unit of ten keyframes' corners drifts (by 4 % in one turn of a room),
 and a network whose depth fits to the points does not let it.
 """
 

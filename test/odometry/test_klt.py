@@ -237,7 +237,7 @@ def test_a_corner_is_not_dragged_along_by_what_is_nearer():
     wall, bars = texture((420, 240), 1), texture((900, 240), 2)
     column = np.arange(900) % 60 < 12
     tracker, start = KltTracker(), {}
-    errors, ages = [], []
+    errors = []
     for step in range(24):
         picture = shifted(wall, -0.7 * step, 0)[:, :320].copy()
         seen = np.roll(column, -4 * step)[:320]
@@ -248,6 +248,5 @@ def test_a_corner_is_not_dragged_along_by_what_is_nearer():
             age = step - born
             if age >= 6:
                 errors.append(min(abs(u - u0 + 0.7 * age), abs(u - u0 + 4 * age)))  # on the wall, or on a bar
-                ages.append(age)
     assert len(errors) > 500
     assert np.mean(np.array(errors) < 0.5) > 0.65  # of Lucas-Kanade alone 0.06; the rest are where a bar meets the wall

@@ -76,7 +76,7 @@ class Keyframe(Lasting):
     def fuse(self, T_map_camera: np.ndarray, depth: np.ndarray | None, confidence: np.ndarray | None) -> None:
         """Take in one more window: where it puts the frame, all in all, and its depth into the mean by confidence.
 
-        T_map_camera: (4, 4), as adjusted together with the window, or :meth:`with_window`. depth: (h, w) in map units,
+        T_map_camera: (4, 4), its own where corners tell of it, or :meth:`with_window`. depth: (h, w) in map units,
         NaN unknown; None: the window was not asked. AMB3R-VO fuses its keyframes so.
         """
         self.T_map_camera = T_map_camera

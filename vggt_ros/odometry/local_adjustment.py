@@ -16,10 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from vggt_ros.camera import PixelMap, invert, transform
-from vggt_ros.depth import depth_at
 from vggt_ros.odometry.keyframe import Keyframe
-from vggt_ros.odometry.windows.adjustment import MIN_POINTS, Adjustment, Observations, RefineConfig, Slot
-from vggt_ros.odometry.windows.by_corners import DOUBT, MOST, SURE
+from vggt_ros.odometry.windows.adjustment import Adjustment, Observations, RefineConfig, Slot
+from vggt_ros.odometry.windows.by_corners import DOUBT, MOST, SURE, fit, view_of
 from vggt_ros.odometry.windows.landmarks import Landmarks, View, triangulate
 from vggt_ros.similarity import Similarity
 
@@ -44,16 +43,15 @@ def adjust_locally(
     whole, what they were.
     """
     keyframes = [*(one for one in keyframes if one is not latest), latest]
-    tracked = [(one, one.corners) for one in keyframes if one.corners is not None][-(HELD + MOVING) :]
-    near = [one for one, _ in tracked]
-    views = [View(one.T_map_camera, pixel_map.K_to_source(one.K), corners) for one, corners in tracked]
+    near = [one for one in keyframes if one.corners is not None][-(HELD + MOVING) :]
+    views = [view_of(one, pixel_map) for one in near]
     landmarks = triangulate(views)
     seen = [len(landmarks.seen_in(view.corners)[0]) for view in views]
     held = HELD if len(near) == HELD + MOVING else 1
     moving = np.array([number >= held and count >= SURE for number, count in enumerate(seen)])
     if not moving.any():
         return {}
-    spread = _spread(said, views, landmarks, pixel_map)
+    _, spread = fit(views[-1], pixel_map, said, landmarks)
     if spread < WORTH:
         return {}
     problem = _problem(near, views, landmarks, ~moving, pixel_map)
@@ -92,17 +90,6 @@ def _problem(
     observations = Observations(columns[0], columns[1], columns[2], columns[3], landmarks.id)
     config = RefineConfig(pixel=PIXEL, surface=UNTOLD, frame=UNTOLD)
     return Adjustment(slots, observations, DOUBT[1], DOUBT[0] * near[-1].median_depth, 0.0, config, landmarks.xyz)
-
-
-def _spread(said: np.ndarray, views: Sequence[View], landmarks: Landmarks, pixel_map: PixelMap) -> float:
-    """Of the log of the depth that the network said the last view has, (h, w), about that of its points."""
-    view = views[-1]
-    rows, at = landmarks.seen_in(view.corners)
-    z = transform(invert(view.T), landmarks.xyz[rows])[:, 2]
-    with np.errstate(invalid='ignore', divide='ignore'):
-        off = np.log(z / depth_at(said, pixel_map.to_network(view.corners.uv[at])))
-    off = off[np.isfinite(off)]
-    return 1.48 * float(np.median(np.abs(off - np.median(off)))) if len(off) >= MIN_POINTS else np.inf
 
 
 def _lengthened(views: Sequence[View], poses: np.ndarray) -> float:

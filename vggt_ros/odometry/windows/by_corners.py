@@ -71,7 +71,7 @@ def place_by_corners(
     """
     beside = [one for one in keyframes if not any(one is anchor for anchor in anchors)][-BESIDE:]
     pixel_map = prediction.maps[0]
-    views = [_view(one, pixel_map) for one in (*anchors, *beside) if one.corners is not None]
+    views = [view_of(one, pixel_map) for one in (*anchors, *beside) if one.corners is not None]
     guessed = _guessed(anchors, pixel_map)
     new = _locate(_Asked(window, prediction, corners, config), window.new_slots, views, guessed)
     if new is None:
@@ -198,7 +198,7 @@ class _Fits(NamedTuple):
 
 def _fits(frames: Sequence[_Located], landmarks: Landmarks) -> _Fits | None:
     """None where the points do not tell of all of them."""
-    factors, spreads = np.array([_fit(one, landmarks) for one in frames]).T
+    factors, spreads = np.array([fit(one.view, one.pixel_map, one.depth, landmarks) for one in frames]).T
     return _Fits(factors, float(np.median(spreads))) if np.isfinite(factors).all() else None
 
 
@@ -236,7 +236,8 @@ def _placed(
     )
 
 
-def _view(keyframe: Keyframe, pixel_map: PixelMap) -> View:
+def view_of(keyframe: Keyframe, pixel_map: PixelMap) -> View:
+    """A keyframe in which corners were tracked. pixel_map: of its image."""
     assert keyframe.corners is not None
     return View(keyframe.T_map_camera, pixel_map.K_to_source(keyframe.K), keyframe.corners)
 
@@ -253,7 +254,7 @@ def _guessed(anchors: Sequence[Keyframe], pixel_map: PixelMap) -> Landmarks:
     landmarks = NO_LANDMARKS
     for anchor in anchors:
         if anchor.corners is not None:
-            landmarks = landmarks.and_others(by_depth(_view(anchor, pixel_map), anchor.depth, pixel_map))
+            landmarks = landmarks.and_others(by_depth(view_of(anchor, pixel_map), anchor.depth, pixel_map))
     return landmarks
 
 
@@ -300,12 +301,12 @@ def _unit(anchors: Sequence[Keyframe], prediction: WindowPrediction) -> tuple[fl
     return float(np.exp(np.mean(ratios))), float(np.hypot(UNIT, np.std(ratios)))
 
 
-def _fit(one: _Located, landmarks: Landmarks) -> tuple[float, float]:
-    """(factor that fits a frame's depth to the points that it sees, log spread about them); NaN where nothing tells."""
-    held, now = landmarks.seen_in(one.view.corners)
-    z = transform(invert(one.view.T), landmarks.xyz[held])[:, 2]
+def fit(view: View, pixel_map: PixelMap, depth: np.ndarray, landmarks: Landmarks) -> tuple[float, float]:
+    """(factor that fits depth (h, w) to the points that a view sees, log spread about them); NaN where untold."""
+    held, now = landmarks.seen_in(view.corners)
+    z = transform(invert(view.T), landmarks.xyz[held])[:, 2]
     with np.errstate(invalid='ignore', divide='ignore'):
-        ratio = np.log(z / depth_at(one.depth, one.pixel_map.to_network(one.view.corners.uv[now])))
+        ratio = np.log(z / depth_at(depth, pixel_map.to_network(view.corners.uv[now])))
     ratio = ratio[np.isfinite(ratio)]
     if len(ratio) < MIN_POINTS:
         return float('nan'), float('nan')

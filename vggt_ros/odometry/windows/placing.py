@@ -191,8 +191,7 @@ def _turned(
     off, the adjustment would take the rest of the turn for a motion.
     """
     turned, told = T.copy(), np.zeros(len(T), bool)
-    if anchors:
-        turned[0] = anchors[0].T_map_camera
+    start = anchors[0].T_map_camera if anchors else T[0]  # where the map has it, not this window
     for slot in window.new_slots:
         before = slot - 1 if slot > window.anchors else 0
         a = anchors[0].corners if before == 0 and anchors else corners(window.frames[before].index)
@@ -203,12 +202,12 @@ def _turned(
         seen = two_views(a, b, prediction.maps[slot].K_to_source(prediction.K[slot]) if K is None else K)
         if seen is None:
             continue
-        off = Rotation.from_matrix(seen[:3, :3].T @ turned[before][:3, :3].T @ T[slot][:3, :3]).magnitude()
+        T_before = turned[before] if before else start
+        off = Rotation.from_matrix(seen[:3, :3].T @ T_before[:3, :3].T @ T[slot][:3, :3]).magnitude()
         if TURN < off < TWISTED:
             step = invert(T[before]) @ T[slot]
             step[:3, :3], told[slot] = seen[:3, :3], True
-            turned[slot] = turned[before] @ step
-    turned[0] = T[0]
+            turned[slot] = T_before @ step
     return turned, told
 
 

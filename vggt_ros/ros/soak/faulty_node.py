@@ -32,23 +32,23 @@ def _hang(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _raise(error: BaseException) -> Callable[[float], None]:
+def _raise(error: type[BaseException], *arguments: Any) -> Callable[[float], None]:
     def deed(_: float) -> None:
-        raise error
+        raise error(*arguments)  # a new one each time: an error keeps all that its traceback saw, a network among it
 
     return deed
 
 
 # Name -> where it happens, and what. The predictor is the network's edge, the decoder is inside it.
 DEEDS: dict[str, tuple[str, Callable[[float], None]]] = {
-    'device': ('predictor', _raise(DeviceError('injected: the device does not answer'))),
-    'oom': ('predictor', _raise(WindowTooLargeError(8))),
-    'torch_oom': ('decoder', _raise(torch.OutOfMemoryError('injected: out of memory'))),
-    'crash': ('predictor', _raise(NotUnderstood('injected: an error in the network'))),
-    'exit': ('predictor', _raise(SystemExit('injected: the end of the thread'))),
+    'device': ('predictor', _raise(DeviceError, 'injected: the device does not answer')),
+    'oom': ('predictor', _raise(WindowTooLargeError, 8)),
+    'torch_oom': ('decoder', _raise(torch.OutOfMemoryError, 'injected: out of memory')),
+    'crash': ('predictor', _raise(NotUnderstood, 'injected: an error in the network')),
+    'exit': ('predictor', _raise(SystemExit, 'injected: the end of the thread')),
     'hang': ('predictor', _hang),
-    'camera_crash': ('camera', _raise(NotUnderstood('injected: an error in the front end'))),
-    'camera_exit': ('camera', _raise(SystemExit('injected: the end of the thread'))),
+    'camera_crash': ('camera', _raise(NotUnderstood, 'injected: an error in the front end')),
+    'camera_exit': ('camera', _raise(SystemExit, 'injected: the end of the thread')),
 }
 
 

@@ -75,13 +75,13 @@ def _need_rows(samples: Sequence[Sample], allowance: float) -> list[Row]:
         return [Row('the process', 'samples', '', '', False, 'nobody saw it')]
     minutes = (life[-1].time - life[0].time) / 60
     must = f'95 % interval holds 0 or less, and nothing above {allowance:.0f} MiB/h; of {TELLING:.0f} minutes at least'
-    found = []
-    for name in ('memory', 'own'):
-        found.append(slope([one.time for one in life], [getattr(one, name) - one.held for one in life]))
-    memory, own = found
-    text = f'{_slope(memory)} resident, {_slope(own)} proportional share'
+    memory, own = (
+        slope([one.time for one in life], [getattr(one, name) - one.held for one in life]) for name in ('memory', 'own')
+    )
+    judged = memory if np.isnan(own.value) else own
+    text = f'{_slope(own)} without pages of files, {_slope(memory)} resident'
     telling = minutes >= TELLING
-    flat = bool(memory.low <= 0 and memory.high <= allowance) if telling else None
+    flat = bool(judged.low <= 0 and judged.high <= allowance) if telling else None
     result = [
         Row(
             f'memory beside the map, over the last two thirds of the longest life of a process, {minutes:.0f} minutes',
@@ -156,7 +156,7 @@ def draw(samples: Sequence[Sample], verdicts: Sequence[Verdict], path: Path) -> 
     cpu = np.gradient([sample.cpu for sample in samples], 60 * time) if len(time) > 1 else np.zeros(len(time))
     cpu[breaks] = cpu[breaks - 1] = np.nan
     panels = (
-        ('memory [MiB]', np.array([sample.memory for sample in samples])),
+        ('resident memory [MiB]', np.array([sample.memory for sample in samples])),
         ('threads', np.array([sample.threads for sample in samples], float)),
         ('CPU [cores]', cpu),
         ('image to window [s]', np.array([sample.latency for sample in samples])),
@@ -171,8 +171,9 @@ def draw(samples: Sequence[Sample], verdicts: Sequence[Verdict], path: Path) -> 
             axis.set_ylabel(label)
             for verdict in verdicts:
                 axis.axvline(verdict.time / 60, color='#2ca02c' if verdict.passed else '#d62728', lw=0.6)
+        axes[0].plot(time, [sample.own for sample in samples], lw=0.8, color='#ff7f0e', label='without pages of files')
         axes[0].plot(time, [sample.held for sample in samples], lw=0.8, color='#7f7f7f', label='of the map')
-        axes[0].legend(loc='upper left')
+        axes[0].legend(loc='upper left', ncols=2)
         for verdict in verdicts:
             axes[0].text(
                 verdict.time / 60,

@@ -15,10 +15,10 @@ BLOCKS = 12  # of which each is one observation of a trend
 
 @dataclass(frozen=True)
 class Sample:
-    """time: seconds since the run began. pid: of the process. memory: resident MiB; own: proportional share of what is
-    mapped, MiB, NaN where the system does not tell. cpu: seconds of CPU so far. latency: seconds from image to window.
-    located, processed: images so far. maps: how often the map has begun anew so far. held: MiB of the map, as the node
-    says itself.
+    """time: seconds since the run began. pid: of the process. memory: resident MiB. own: what of it the system could
+    not take back without losing it, MiB: anonymous and shared memory, swapped or not, by the process's share; NaN where
+    the system does not tell. cpu: seconds of CPU so far. latency: seconds from image to window. located, processed:
+    images so far. maps: how often the map has begun anew so far. held: MiB of the map, as the node says itself.
     """
 
     time: float
@@ -36,24 +36,24 @@ class Sample:
 
 
 def look_at(pid: int) -> tuple[float, float, int, int, float]:
-    """Resident and proportional memory (MiB), threads, open files, CPU seconds of a process. Raises OSError."""
+    """Resident and own memory (MiB), threads, open files, CPU seconds of a process. Raises OSError."""
     folder = Path(f'/proc/{pid}')
     fields = (folder / 'stat').read_text().rpartition(')')[2].split()
     if fields[0] == 'Z':
         raise ProcessLookupError(f'process {pid} has ended')
     cpu = (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
     memory = int(fields[21]) * os.sysconf('SC_PAGE_SIZE') / 2**20
-    return memory, _proportional(folder), int(fields[17]), len(os.listdir(folder / 'fd')), cpu
+    return memory, _own(folder), int(fields[17]), len(os.listdir(folder / 'fd')), cpu
 
 
-def _proportional(folder: Path) -> float:
+def _own(folder: Path) -> float:
+    """Without pages of files, libraries mostly: the system drops those when it likes and reads them again."""
     try:
-        for line in (folder / 'smaps_rollup').read_text().splitlines():
-            if line.startswith('Pss:'):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return float('nan')
+        lines = (folder / 'smaps_rollup').read_text().splitlines()[1:]
+        sizes = {name: int(size.split()[0]) for name, _, size in (line.partition(':') for line in lines)}
+        return sum(sizes[name] for name in ('Pss_Anon', 'Pss_Shmem', 'SwapPss')) / 1024
+    except (OSError, KeyError):  # Linux before 5.6
+        return float('nan')
 
 
 def longest_life(samples: Sequence[Sample]) -> list[Sample]:

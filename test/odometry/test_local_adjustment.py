@@ -47,7 +47,7 @@ def of_length(count, wrong_from):
 def test_what_the_corners_tell_is_found_and_what_is_older_stays():
     count = HELD + MOVING + 3
     keyframes = of_length(count, count - 4)
-    found = adjust_locally(keyframes, keyframes[-1], USELESS, MAP, keep_unit=False)
+    found, _ = adjust_locally(keyframes, keyframes[-1], USELESS, MAP, keep_unit=False)
     assert list(found) == list(range(count))
     for one, T in zip(keyframes, truth(count), strict=True):
         correction = found[one.frame.index]
@@ -61,7 +61,7 @@ def test_a_latest_frame_that_is_no_keyframe_is_adjusted_with_them():
     keyframes = of_length(HELD + MOVING, 99)
     T = truth(HELD + MOVING + 1)[-1]
     latest = keyframe(HELD + MOVING, T, disturbed(T))
-    found = adjust_locally(keyframes, latest, USELESS, MAP, keep_unit=False)
+    found, _ = adjust_locally(keyframes, latest, USELESS, MAP, keep_unit=False)
     np.testing.assert_allclose(found[latest.frame.index].pose(latest.T_map_camera), T, atol=1e-4)
 
 
@@ -73,7 +73,7 @@ def test_a_stretch_in_another_unit_comes_back_to_the_unit_of_what_stays():
         longer = T.copy()
         longer[:3, 3] = start + (1.03 if index >= HELD else 1.0) * (T[:3, 3] - start)
         keyframes.append(keyframe(index, T, longer))
-    found = adjust_locally(keyframes, keyframes[-1], USELESS, MAP, keep_unit=False)
+    found, _ = adjust_locally(keyframes, keyframes[-1], USELESS, MAP, keep_unit=False)
     assert found[len(true) - 1].scale == pytest.approx(1 / 1.03, abs=0.02)
     np.testing.assert_allclose(found[len(true) - 1].pose(keyframes[-1].T_map_camera), true[-1], atol=0.01)
 
@@ -85,16 +85,16 @@ def test_a_unit_that_is_known_otherwise_is_kept():
         return np.linalg.norm(np.diff([T[:3, 3] for T in poses], axis=0), axis=1).sum()
 
     before = way([one.T_map_camera for one in keyframes])
-    found = adjust_locally(keyframes, keyframes[-1], USELESS, MAP, keep_unit=True)
+    found, _ = adjust_locally(keyframes, keyframes[-1], USELESS, MAP, keep_unit=True)
     after = way([found[one.frame.index].pose(one.T_map_camera) for one in keyframes])
     assert after == pytest.approx(before, rel=1e-6)
 
 
 def test_where_too_little_is_seen_nothing_moves():
     few = [keyframe(i, T, disturbed(T), POINTS[:10]) for i, T in enumerate(truth(5))]
-    assert adjust_locally(few, few[-1], USELESS, MAP, keep_unit=False) == {}
+    assert adjust_locally(few, few[-1], USELESS, MAP, keep_unit=False)[0] == {}
     still = [keyframe(i, T, T) for i, T in enumerate(truth(1) * 5)]
-    assert adjust_locally(still, still[-1], USELESS, MAP, keep_unit=False) == {}
+    assert adjust_locally(still, still[-1], USELESS, MAP, keep_unit=False)[0] == {}
 
 
 def test_a_network_that_is_worth_its_depth_is_left_alone():
@@ -107,6 +107,6 @@ def test_a_network_that_is_worth_its_depth_is_left_alone():
     inside = (u > 1) & (v > 1) & (u < SIZE[0] - 2) & (v < SIZE[1] - 2)
     for column, row, z in zip(u[inside], v[inside], local[inside, 2], strict=True):
         said[row - 1 : row + 2, column - 1 : column + 2] = 0.3 * z
-    assert adjust_locally(keyframes, keyframes[-1], said, MAP, keep_unit=False) == {}
+    assert adjust_locally(keyframes, keyframes[-1], said, MAP, keep_unit=False) == ({}, pytest.approx(0.0, abs=1e-9))
     said[np.isfinite(said)] *= np.exp(RNG.normal(0, 0.3, np.isfinite(said).sum()))
-    assert adjust_locally(keyframes, keyframes[-1], said, MAP, keep_unit=False) != {}
+    assert adjust_locally(keyframes, keyframes[-1], said, MAP, keep_unit=False)[0] != {}

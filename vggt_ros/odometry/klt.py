@@ -3,7 +3,9 @@
 What follows a corner from image to image slides off it, in one direction where the camera goes forwards: what is nearer
 than the corner moves faster and drags it along. On real streets that made the unit of a map grow by a tenth in 50 m.
 So every step ends with a comparison with the corner's first picture (patches.py), as its surroundings have turned and
-grown since; a corner that no longer looks like it ends (Shi and Tomasi, Good Features to Track, 1994).
+grown since; a corner that no longer looks like it ends (Shi and Tomasi, Good Features to Track, 1994). So does one that
+does not move with the others, as a rigid scene would (epipolar.py): a tile of a floor is met again one tile further,
+and looks as it did.
 
 All thresholds are in "px at 518": pixels of the image scaled so that its longest side is 518, the network's size. Large
 images are tracked at that size; small ones as they are, for enlarging adds nothing but time.
@@ -21,6 +23,7 @@ from scipy.spatial import cKDTree
 
 from vggt_ros.camera import PixelMap, image_size
 from vggt_ros.odometry import patches
+from vggt_ros.odometry.epipolar import EPIPOLAR, agreeing
 from vggt_ros.types import Frame
 
 REFERENCE = 518  # longest side to which all thresholds refer
@@ -167,6 +170,8 @@ class KltTracker:
         unit = max(pixel_map.size) / REFERENCE
         seconds = 0.0 if before is None else (frame.stamp - before.stamp) * 1e-9
         uv, alive, warp = self._follow(image, allowed, unit, seconds)
+        K = None if frame.K is None else pixel_map.K_to_network(frame.K)
+        alive[alive] = agreeing(self._uv[alive].astype(float), uv[alive].astype(float), K, EPIPOLAR * unit)
         moved = np.linalg.norm(uv - self._uv, axis=1)[alive]
         if seconds > 0:
             self._speed[alive] = (uv - self._seen)[alive] / np.float32(seconds)

@@ -34,10 +34,12 @@ def adjust_locally(
     said: np.ndarray,
     pixel_map: PixelMap,
     keep_unit: bool,
-) -> dict[int, Similarity]:
-    """How each keyframe's x in the map moves, x -> similarity x, by frame index: those that stay, too.
+) -> tuple[dict[int, Similarity], float]:
+    """How each keyframe's x in the map moves, x -> similarity x, by frame index: those that stay, too. And how much the
+    network's depth scatters about the points, log, NaN where they do not tell.
 
-    Empty where too few corners tell, or where the network's depth fits to the points: then it knows the unit better.
+    Nothing moves where too few corners tell, or where the network's depth fits to the points: then it knows the unit
+    better.
     keyframes: of the map, in the order of time. latest: the newest frame, one of them or not. said: (h, w) its depth by
     the network, in any unit. pixel_map: of the images that all of them are. keep_unit: whether lengths are, on the
     whole, what they were.
@@ -50,16 +52,16 @@ def adjust_locally(
     held = HELD if len(near) == HELD + MOVING else 1
     moving = np.array([number >= held and count >= SURE for number, count in enumerate(seen)])
     if not moving.any():
-        return {}
+        return {}, float('nan')
     _, spread = fit(views[-1], pixel_map, said, landmarks)
     if spread < WORTH:
-        return {}
+        return {}, spread
     problem = _problem(near, views, landmarks, ~moving, pixel_map)
     problem.solve()
     counts = np.bincount(problem.observations.slot, minlength=len(near))
     agreed = np.bincount(problem.observations.slot, problem.agreed, len(near)) / np.maximum(counts, 1)
     if (agreed[moving] < MOST).any():
-        return {}
+        return {}, spread
     poses = problem.T
     longer = _lengthened(views, poses) if keep_unit or held < HELD else 1.0
     start = poses[0, :3, 3]
@@ -73,7 +75,7 @@ def adjust_locally(
         scale = float(np.median(after / before)) / longer
         R = T[:3, :3] @ one.T_map_camera[:3, :3].T
         corrections[one.frame.index] = Similarity(scale, R, T[:3, 3] - scale * R @ one.T_map_camera[:3, 3])
-    return corrections
+    return corrections, spread
 
 
 def _problem(

@@ -24,7 +24,7 @@ from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import AlignmentError
 from vggt_ros.odometry.windows.carrier import Aligned, Known, by_network, place_window
-from vggt_ros.odometry.windows.covariance import PoseNoise, velocity
+from vggt_ros.odometry.windows.covariance import PoseNoise, SurfaceNoise, velocity
 from vggt_ros.odometry.windows.focal import SmoothFocal
 from vggt_ros.odometry.windows.placing import (
     AGREED,
@@ -64,6 +64,7 @@ class Odometry:
         self.metres = ScaleFilter()
         self.log_scale = 0.0
         self._noise = PoseNoise.of(self.config.accuracy)
+        self._surface = SurfaceNoise()
         self._focal = SmoothFocal()
         self._rejected = 0
 
@@ -200,7 +201,7 @@ class Odometry:
             aligned = by_network(window, prediction, anchors, hints, scale, self._noise, self.config)
         unit = self.metres.factor if self.metres.locked else None
         R = self.gravity.R_map_camera0
-        known = Known(anchors, self.keyframes, R, corners, self._noise, unit, not hints.broken)
+        known = Known(anchors, self.keyframes, R, corners, self._noise, self._surface.spread, unit, not hints.broken)
         return place_window(window, prediction, aligned, known, self.config)
 
     def _adjusted(self, outcome: WindowOutcome, placed: PlacedWindow) -> WindowOutcome:
@@ -209,7 +210,9 @@ class Odometry:
             return outcome
         prediction = placed.prediction
         said = prediction.depth[placed.window.new_slots[-1]]
-        corrections = adjust_locally(self.keyframes, self.latest, said, prediction.maps[0], self.metres.locked)
+        held = self.metres.locked
+        corrections, spread = adjust_locally(self.keyframes, self.latest, said, prediction.maps[0], held)
+        self._surface.learn(spread)
         if not corrections:
             return outcome
         newest = self._map.bend(corrections)

@@ -7,7 +7,7 @@ Schur complement (their section 6.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from vggt_ros.types import Accuracy
 STEPS = 5
 MIN_POINTS = 12  # corners that a frame must share with others to be moved
 OUTLIER = 0.05  # of the depth: at the start a place this far from the mean of all counts a quarter
+PATCHES = 0.1  # log, spread of depth about the points above which its errors are large patches, and few pixels count
+LEAST_INDEPENDENT = 5.0  # of them, see RefineConfig
 KNOWN = 0.25  # how much less the log depth of a frame of the map errs than that of a new one
 POSE = 6  # translation and rotation vector in the map's axes, rotation applied from the left; then the log factor
 FREE = POSE + 1
@@ -43,6 +45,12 @@ class RefineConfig:
     def of(cls, accuracy: Accuracy) -> RefineConfig:
         """For a network of this accuracy; none is perfect."""
         return cls(frame=max(accuracy.depth, 0.005), surface=max(accuracy.surface, 0.01))
+
+    def seen(self, spread: float) -> RefineConfig:
+        """Depth counts as much as it has shown to be worth. spread: of its log about points by corners alone."""
+        share = min(1.0, (PATCHES / max(spread, 1e-9)) ** 2)
+        independent = max(LEAST_INDEPENDENT, self.independent * share)
+        return replace(self, surface=max(self.surface, spread), independent=independent)
 
 
 class Points(NamedTuple):

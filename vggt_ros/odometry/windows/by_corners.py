@@ -44,9 +44,8 @@ from vggt_ros.types import WindowPrediction
 BESIDE = 8  # latest keyframes that are adjusted together with those that the network sees
 DOUBT = 0.1, 0.05  # standard deviation of a pose by points before the adjustment: share of the depth, rad
 FRAME = 0.3  # log, of a frame's depth fitted to its points
+WILD = 0.3  # log, spread of depth about the points where these are too few to tell
 UNIT = 0.1  # log, the same from one window to the next at best
-SURFACE = 0.1  # log, spread of depth about the points above which its errors are large patches, and few pixels count
-LEAST_INDEPENDENT = 5.0  # of them, see RefineConfig
 SURE = 25  # corners that tie a frame to the map; where fewer do, its pose is in doubt
 ELSEWHERE = np.radians(2.0)  # turned against what the corners of two images say, beyond which points are not believed
 MOST = 0.5  # of a frame's corners must agree in the end
@@ -80,13 +79,11 @@ def place_by_corners(
     if min(len(landmarks.seen_in(one.view.corners)[0]) for one in new) < FEWEST:
         landmarks = landmarks.and_others(guessed)
     depth = anchors[0].median_depth
-    fits = _fits(new, landmarks)
+    told = _unit(anchors, prediction)
+    fits = _fits(new, landmarks, told)
     if fits is None:
         return None
-    slots = [_slot(one, pixel_map) for one in anchors]
-    weights, told = fits.weights(config), _unit(anchors, prediction)
-    if told is not None:
-        fits, weights = fits._replace(factors=np.full(len(new), told[0])), replace(weights, frame=told[1])
+    slots, weights = [_slot(one, pixel_map) for one in anchors], fits.weights(config)
     slots += [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
@@ -183,23 +180,26 @@ class _Asked(NamedTuple):
 
 
 class _Fits(NamedTuple):
-    """How the depth of new frames fits to points. factors: (N,) of each. spread: about the points then, log."""
+    """How the depth of new frames fits to points. factors: (N,) of each. spread: about the points then, log. sigma: of
+    the log of the factors.
+    """
 
     factors: np.ndarray
     spread: float
+    sigma: float
 
     def weights(self, config: OdometryConfig) -> RefineConfig:
         """Depth counts as much as it has shown to be worth."""
-        usual = RefineConfig.of(config.accuracy)
-        share = min(1.0, (SURFACE / max(self.spread, 1e-9)) ** 2)
-        independent = max(LEAST_INDEPENDENT, usual.independent * share)
-        return replace(usual, surface=max(usual.surface, self.spread), frame=FRAME, independent=independent)
+        return replace(RefineConfig.of(config.accuracy).seen(self.spread), frame=self.sigma)
 
 
-def _fits(frames: Sequence[_Located], landmarks: Landmarks) -> _Fits | None:
-    """None where the points do not tell of all of them."""
+def _fits(frames: Sequence[_Located], landmarks: Landmarks, told: tuple[float, float] | None = None) -> _Fits | None:
+    """None where neither points nor anchors tell. told: the factor by the anchors, if they do, and how sure it is."""
     factors, spreads = np.array([fit(one.view, one.pixel_map, one.depth, landmarks) for one in frames]).T
-    return _Fits(factors, float(np.median(spreads))) if np.isfinite(factors).all() else None
+    spread = float(np.nanmedian(spreads)) if np.isfinite(spreads).any() else WILD
+    if told is not None:
+        return _Fits(np.full(len(frames), told[0]), spread, told[1])
+    return _Fits(factors, spread, FRAME) if np.isfinite(factors).all() else None
 
 
 def _placed(

@@ -30,8 +30,9 @@ class Aligned(NamedTuple):
 class Known(NamedTuple):
     """What a window is placed by, beside the network.
 
-    keyframes: of the map, in the order of time. R_map_camera0: (3, 3) of the first camera. unit: by which lengths are
-    to be longer than the anchors have them, None where nothing tells. connected: whether corners tie the images.
+    keyframes: of the map, in the order of time. R_map_camera0: (3, 3) of the first camera. noise, surface: how wrong
+    the network's poses and depth have been of late, see ``covariance``. unit: by which lengths are to be longer than
+    the anchors have them, None where nothing tells. connected: whether corners tie the images.
     """
 
     anchors: Sequence[Keyframe]
@@ -39,6 +40,7 @@ class Known(NamedTuple):
     R_map_camera0: np.ndarray
     corners: CornersOf
     noise: PoseNoise
+    surface: float
     unit: float | None
     connected: bool
 
@@ -86,7 +88,7 @@ def place_window(
     if alignment is not None:
         alignment = alignment if known.unit is None else in_metres(alignment, known.unit)
         judged = alignment, quality, reasons
-        placed = place(window, prediction, known.anchors, *judged, known.corners, known.noise, config)
+        placed = place(window, prediction, known.anchors, *judged, known.corners, known.noise, known.surface, config)
     if (placed is None or placed.degraded) and config.refine and known.connected:
         why = '; '.join(reasons) or 'the corners contradict the network'
         other = _by_corners(window, prediction, known, config, why)

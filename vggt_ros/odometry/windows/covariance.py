@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from vggt_ros.types import Accuracy
 _PRIOR_WEIGHT = 10.0  # anchors that what is supposed of the network is worth, before anything was seen
 _PRIOR_FACTOR = 1.6  # by which the network may be worse than it is known for
 _MEMORY = 200.0  # anchors; older ones are forgotten
+_LATEST = 5  # images by which the surface is judged
 UNKNOWN = 1e6
 """Variance of what is not known at all."""
 
@@ -52,6 +54,22 @@ class PoseNoise:
     def covariance(self, depth: float) -> np.ndarray:
         """(6, 6) of one frame's pose in its window: translation in units of ``depth``, rotation in rad."""
         return np.diag([self.translation * depth**2] * 3 + [self.rotation] * 3)
+
+
+@dataclass
+class SurfaceNoise:
+    """How much the network's depth scatters about the points that corners tell, within an image: log, 0 until seen."""
+
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._latest: deque[float] = deque(maxlen=_LATEST)
+
+    def learn(self, spread: float) -> None:
+        """One image more; NaN where its corners did not tell."""
+        if np.isfinite(spread):
+            self._latest.append(spread)
+            self.spread = float(np.median(self._latest))
 
 
 def velocity(

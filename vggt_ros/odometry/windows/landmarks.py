@@ -14,6 +14,7 @@ import numpy as np
 
 from vggt_ros.camera import PixelMap, invert, project, rays, transform
 from vggt_ros.depth import depth_at
+from vggt_ros.odometry.epipolar import EPIPOLAR, LEAST_COMMON, essential
 from vggt_ros.odometry.klt import Corners, common
 
 PARALLAX = np.radians(1.0)  # between two rays from which their point is known
@@ -22,10 +23,8 @@ FEWEST = 15  # points that agree on a pose
 FEWEST_FOR_LENGTH = 5  # landmarks that tell how far the camera went
 SHARE = 0.4  # the same as a share of those that are seen
 MOST = 0.5  # share of the corners of two images that must agree on how they moved
-LEAST_COMMON = 25  # corners of two images from which their motion can be told
 ROUNDS = 15  # of reweighted least squares
 ITERATIONS, CONFIDENCE = 300, 0.999  # of RANSAC
-EPIPOLAR = 1.0  # px at 518, from the line on which a corner must lie
 
 
 class View(NamedTuple):
@@ -175,21 +174,32 @@ def camera_at(turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
 def two_views(first: Corners, second: Corners, K: np.ndarray) -> np.ndarray | None:
     """(4, 4) T_first_second, with a way of length 1, of two images of one camera; None where their corners do not tell.
 
-    The essential matrix that most agree on (five points, Nister 2004; MAGSAC++, Barath et al. 2020).
+    By the essential matrix that most of them agree on.
     """
     rows, others = common(first, second)
     if len(rows) < LEAST_COMMON:
         return None
     a, b = first.uv[rows], second.uv[others]
-    E, kept = cv2.findEssentialMat(a, b, K, cv2.USAC_MAGSAC, CONFIDENCE, EPIPOLAR * first.unit)
-    if E is None or E.shape != (3, 3):
+    found = essential(a, b, K, EPIPOLAR * first.unit)
+    if found is None or found[1].sum() < max(FEWEST, MOST * len(rows)):
         return None
-    if kept.sum() < max(FEWEST, MOST * len(rows)):
-        return None
-    _, R, t, _ = cv2.recoverPose(E, a, b, K, mask=kept)
+    R, t = _motion(found[0], rays(a[found[1]], K), rays(b[found[1]], K))
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = R, t[:, 0]
+    T[:3, :3], T[:3, 3] = R, t
     return invert(T)
+
+
+def _motion(E: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the four motions x_b = R x_a + t of an essential matrix the one of a camera: R (3, 3), t (3,) of length 1.
+
+    a, b: (N, 3) rays of the same points. Of the two turns, half a turn apart, it is the smaller one, for both images
+    see the points: where the way is short, points behind the camera (Hartley and Zisserman, 9.6) do not tell.
+    """
+    R_1, R_2, t = cv2.decomposeEssentialMat(E)
+    R, t = (R_1 if np.trace(R_1) > np.trace(R_2) else R_2), t[:, 0]
+    # b x (z R a + t) = 0, in the mean by the squared parallax, has a depth z > 0.
+    turned = np.cross(b, a @ R.T)
+    return R, -t if (turned * np.cross(b, t)).sum() > 0 else t
 
 
 def bridged(view: View, seen: Corners, landmarks: Landmarks) -> np.ndarray | None:

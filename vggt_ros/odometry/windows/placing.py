@@ -32,7 +32,6 @@ HELD_TRANSLATION, HELD_ROTATION = 0.006, np.radians(0.25)
 """How sure the place of a refined frame in the map is at best, share of the depth and rad: beyond its own window the
 errors of corners and depth add up to more than the window's covariance says."""
 TURN = np.radians(1.0)  # by which the rotation between two images errs that their corners tell
-TWISTED = np.radians(60.0)  # the other of the two solutions of an essential matrix
 ROTATION_FLOOR = np.radians(0.1)  # of any pose in the map
 
 
@@ -161,20 +160,27 @@ def place(
     reasons: tuple[str, ...],
     corners: CornersOf,
     noise: PoseNoise,
+    surface: float,
     config: OdometryConfig,
 ) -> PlacedWindow:
     """Everything where the alignment puts it, then refined by what was tracked, if anything was."""
     known = window.anchors + window.new
     T = np.stack([alignment.similarity.pose(one) for one in prediction.T_window_camera[:known]])
-    T, turned = _turned(T, window, prediction, anchors, corners)
-    refined = Refined.unchanged(T)
+    placed = PlacedWindow(
+        window, prediction, anchors, alignment, quality, reasons, Refined.unchanged(T), config.min_confidence
+    )
+    depth = anchors[0].median_depth if anchors else typical_depth(placed.depth(0))
+    sigma = np.sqrt(np.diag(noise.covariance(depth)))
+    T, turned = _turned(T, window, prediction, anchors, corners, sigma[3])
+    placed = replace(placed, refined=Refined.unchanged(T))
     slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, config.min_confidence)
-    slots = [replace(one, turned=TURN if known else None) for one, known in zip(slots, turned, strict=True)]
+    slots = [replace(one, turned=turn) for one, turn in zip(slots, turned, strict=True)]
     if sum(slot.corners is not None for slot in slots) > 1:
-        depth = anchors[0].median_depth if anchors else typical_depth(slots[0].depth)
-        sigma = np.sqrt(np.diag(noise.covariance(depth)))
-        refined = refine(slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy), alignment.scale_sigma)
-    return PlacedWindow(window, prediction, anchors, alignment, quality, reasons, refined, config.min_confidence)
+        refined = refine(
+            slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy).seen(surface), alignment.scale_sigma
+        )
+        return replace(placed, refined=refined)
+    return placed
 
 
 def _turned(
@@ -183,14 +189,16 @@ def _turned(
     prediction: WindowPrediction,
     anchors: Sequence[Keyframe],
     corners: CornersOf,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (A + N, 4, 4) of which each new one is turned against the one before as the corners of the two say, and
-    for which (A + N,) that is so.
+    sigma: float,
+) -> tuple[np.ndarray, list[float | None]]:
+    """Poses (A + N, 4, 4) of which each new one is turned against the one before as the corners of the two say where
+    the network says something else by more than corners err, and how sure the turns of all are where corners tell, rad.
 
-    Only where that is something else than the network says by more than corners err: from a start that is turned far
-    off, the adjustment would take the rest of the turn for a motion.
+    From a start that is turned far off, the adjustment would take the rest of the turn for a motion. sigma: rad, of a
+    turn by the network.
     """
-    turned, told = T.copy(), np.zeros(len(T), bool)
+    turned = T.copy()
+    sigmas: list[float | None] = [None] * len(T)
     start = anchors[0].T_map_camera if anchors else T[0]  # where the map has it, not this window
     for slot in window.new_slots:
         before = slot - 1 if slot > window.anchors else 0
@@ -204,11 +212,13 @@ def _turned(
             continue
         T_before = turned[before] if before else start
         off = Rotation.from_matrix(seen[:3, :3].T @ T_before[:3, :3].T @ T[slot][:3, :3]).magnitude()
-        if TURN < off < TWISTED:
+        if off < TURN:
+            sigmas[slot] = min(sigma, TURN)
+        else:
             step = invert(T[before]) @ T[slot]
-            step[:3, :3], told[slot] = seen[:3, :3], True
-            turned[slot] = T_before @ step
-    return turned, told
+            step[:3, :3] = seen[:3, :3]
+            turned[slot], sigmas[slot] = T_before @ step, TURN
+    return turned, sigmas
 
 
 def _doubts(T_start: np.ndarray, T: np.ndarray, share: float) -> tuple[float, float]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from vggt_ros.odometry.klt import Corners, KltConfig, KltTracker, common, noise_level, working_size
+from vggt_ros.odometry.corner_search import noise_level
+from vggt_ros.odometry.klt import Corners, KltConfig, KltTracker, common
+from vggt_ros.odometry.working_image import working_size
 from vggt_ros.synthetic.effects import exposure
 from vggt_ros.synthetic.sequence import RenderedSequence, make_sequence
 from vggt_ros.types import Frame
@@ -123,7 +127,7 @@ def test_a_new_corner_moves_on_like_its_neighbour():
     after = tracker.update(frame(13, picture(13)))
     rows, now = common(before, after)
     moved = (after.uv[now] - before.uv[rows])[:, 0]
-    fresh, height = ~np.isin(before.id[rows], old.id), before.uv[rows, 1]
+    fresh, height = before.id[rows] > old.id.max(), before.uv[rows, 1]
     for way, half in ((PERIOD, height < 100), (-PERIOD, height > 140)):
         assert (half & fresh).sum() > 60
         assert np.mean(np.abs(moved[half & fresh] - way) < 0.5) > 0.97
@@ -250,3 +254,42 @@ def test_a_corner_is_not_dragged_along_by_what_is_nearer():
                 errors.append(min(abs(u - u0 + 0.7 * age), abs(u - u0 + 4 * age)))  # on the wall, or on a bar
     assert len(errors) > 500
     assert np.mean(np.array(errors) < 0.5) > 0.65  # of Lucas-Kanade alone 0.06; the rest are where a bar meets the wall
+
+
+def test_what_a_blurred_image_hides_is_found_again_where_it_is():
+    """A wall seen through a turn: three images are blurred, and the corners of before are known after them."""
+    wall, tracker, seen = texture((700, 240), 3), KltTracker(), []
+    for step in range(12):
+        picture = shifted(wall, -9.0 * step, 0)[:, :320].copy()
+        if 5 <= step < 8:
+            picture = cv2.blur(picture, (13, 1))
+        seen.append(tracker.update(frame(step, picture)))
+    back = np.setdiff1d(seen[9].id[np.isin(seen[9].id, seen[4].id)], seen[6].id)
+    assert len(back) > 20
+    rows, now = common(seen[4], seen[9])
+    right = np.isin(seen[4].id[rows], back)
+    off = np.linalg.norm(seen[9].uv[now] - seen[4].uv[rows] - (-45, 0), axis=1)[right]
+    assert np.mean(off < 0.5) > 0.95
+
+
+def test_corners_that_move_by_themselves_end():
+    """Leaves in the wind before a wall: each goes its own way, which no rigid scene does."""
+    K = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
+    wall, tracker, rng = texture((520, 240), 4), KltTracker(), np.random.default_rng(2)
+    leaves, heading = texture((1200, 40), 5), rng.uniform(0, 2 * np.pi, 12)
+    start = np.stack([rng.uniform(40, 240, 12), rng.uniform(40, 160, 12)], axis=1)
+    ages: tuple[dict[int, int], dict[int, int]] = {}, {}
+    for step in range(8):
+        picture = shifted(wall, -3.0 * step, 0)[:, :320].copy()
+        corner_of = np.rint(start + 6 * step * np.stack([np.cos(heading), np.sin(heading)], axis=1)).astype(int)
+        leaf = np.zeros((240, 320), bool)
+        for number, (left, top) in enumerate(np.clip(corner_of, 0, (280, 200)).tolist()):
+            picture[top : top + 40, left : left + 40] = leaves[:, 100 * number : 100 * number + 40]
+            leaf[top : top + 40, left : left + 40] = True
+        corners = tracker.update(replace(frame(step, picture), K=K))
+        column, row = np.rint(corners.uv).astype(int).T
+        for number, own in zip(corners.id.tolist(), leaf[row, column].tolist(), strict=True):
+            ages[own][number] = ages[own].get(number, 0) + 1
+    of_wall, of_leaves = (np.array(list(age.values())) for age in ages)
+    assert np.mean(of_wall > 4) > 0.3
+    assert np.mean(of_leaves > 4) < 0.1

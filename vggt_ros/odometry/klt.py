@@ -5,7 +5,8 @@ than the corner moves faster and drags it along. On real streets that made the u
 So every step ends with a comparison with the corner's first picture (patches.py), as its surroundings have turned and
 grown since; a corner that no longer looks like it ends (Shi and Tomasi, Good Features to Track, 1994). So does one that
 does not move with the others, as a rigid scene would (epipolar.py): a tile of a floor is met again one tile further,
-and looks as it did.
+and looks as it did. One that is only not seen, in a blurred image or behind something, is looked for where its
+neighbours say that it would be, for some images more: what is seen on both sides of a fast turn holds the map together.
 
 All thresholds are in "px at 518": pixels of the image scaled so that its longest side is 518, the network's size. Large
 images are tracked at that size; small ones as they are, for enlarging adds nothing but time.
@@ -23,16 +24,16 @@ from scipy.spatial import cKDTree
 
 from vggt_ros.camera import PixelMap, image_size
 from vggt_ros.odometry import patches
-from vggt_ros.odometry.epipolar import EPIPOLAR, agreeing
+from vggt_ros.odometry.corner_search import MAX_NOISE, MIN_NOISE, noise_level, search, strength_of_noise
+from vggt_ros.odometry.corner_tracks import Tracks
+from vggt_ros.odometry.epipolar import EPIPOLAR, LEAST_COMMON, agreeing
+from vggt_ros.odometry.working_image import REFERENCE, gain_of, sharpness_of, working_image, working_size
 from vggt_ros.types import Frame
 
-REFERENCE = 518  # longest side to which all thresholds refer
 CONTINUED = 0.5  # share of the corners that go on as they did, below which they are searched where they were
 SURPRISE = 8.0  # px at 518 between where they would be and where they are, beyond which the same is done
 FEW = 40  # corners below which every image is searched for more
-BLOCK = 5  # pixels of the corner measure's window
-MIN_NOISE, MAX_NOISE = 1.0, 10.0  # grey levels: less is quantisation, and what looks like more is texture
-_NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkaer 1996: blind to planes and edges
+BESIDE = 5  # corners by which the place is told of one that is not seen
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class KltConfig:
     similar: float = 0.5  # the same while fewer than ``enough`` go on
     enough: int = 200
     slide: float = 3.0  # how far a corner may be from where it looks like it
+    patience: int = 8  # templates for which a corner that is not seen is looked for
+    missed: int = 300  # bound of those
+    strayed: float = 6.0  # how far they may be from where they would be
     noise_factor: float = 3.0  # least corner strength relative to what the image's noise alone makes
     history: int = 256  # images that are remembered
 
@@ -63,8 +67,9 @@ class Corners:
     """The live corners in one image.
 
     index, stamp: of the frame. size: (width, height) of the source image. id: (N,) int64 ascending, the same physical
-    point until it dies, never used again. uv: (N, 2) float64 source pixels. sharpness: variance of the Laplacian at
-    half size, grey levels squared. gain: log2 of grey levels relative to the image before (0 for the first).
+    point, which may be missed in some images; never used for another. uv: (N, 2) float64 source pixels. sharpness:
+    variance of the Laplacian at half size, grey levels squared. gain: log2 of grey levels relative to the image before
+    (0 for the first).
     """
 
     index: int
@@ -100,8 +105,8 @@ class _Image(NamedTuple):
 
 
 class _Followed(NamedTuple):
-    """The template's corners in an image: pixels (N, 2) float32, which are there (N,) bool, and how their first
-    pictures are warped then, (N, 2, 2).
+    """The tracks in an image: pixels (N, 2) float32, of those that are not seen where they would be; which are
+    seen, (N,) bool; and how their first pictures are warped then, (N, 2, 2).
     """
 
     uv: np.ndarray
@@ -131,12 +136,7 @@ class KltTracker:
 
     def _end_all(self) -> None:
         self._template: _Image | None = None
-        self._id = np.zeros(0, np.int64)
-        self._uv = np.zeros((0, 2), np.float32)  # pixels of the template
-        self._seen = np.zeros((0, 2), np.float32)  # pixels of the image before
-        self._speed = np.zeros((0, 2), np.float32)  # px / s
-        self._first = np.zeros((0, patches.TILE, patches.TILE), np.uint8)  # pictures of when they were found
-        self._warp = np.zeros((0, 2, 2))  # from offsets in these to offsets in the template
+        self._tracks = Tracks.none()
         self._noise = MIN_NOISE  # grey levels, of the image in which corners were looked for last
         self._searched = self.config.pause  # templates since new corners were looked for
         self._found = 0  # corners alive after that
@@ -170,30 +170,29 @@ class KltTracker:
         unit = max(pixel_map.size) / REFERENCE
         seconds = 0.0 if before is None else (frame.stamp - before.stamp) * 1e-9
         uv, alive, warp = self._follow(image, allowed, unit, seconds)
-        K = None if frame.K is None else pixel_map.K_to_network(frame.K)
-        alive[alive] = agreeing(self._uv[alive].astype(float), uv[alive].astype(float), K, EPIPOLAR * unit)
-        moved = np.linalg.norm(uv - self._uv, axis=1)[alive]
+        tracks, K = self._tracks, None if frame.K is None else pixel_map.K_to_network(frame.K)
+        rigid = self._rigid(uv, alive, pixel_map, K)
+        wrong, alive = alive & tracks.awake & ~rigid, alive & rigid
+        awake, again = alive & tracks.awake, alive & ~tracks.awake
+        moved = np.linalg.norm(uv - tracks.uv, axis=1)[awake]
         if seconds > 0:
-            self._speed[alive] = (uv - self._seen)[alive] / np.float32(seconds)
-        self._seen[alive] = uv[alive]
-        ids, uv, speed = self._id[alive], uv[alive], self._speed[alive]
-        if len(ids) < max(0.8 * len(alive), FEW) or np.median(moved) > unit:
-            fresh = self._search(full, image.grey, uv, allowed)
-            ids = np.concatenate([ids, np.arange(self._next_id, self._next_id + len(fresh), dtype=np.int64)])
-            uv = np.concatenate([uv, fresh])
+            tracks.speed[awake] = (uv - tracks.seen)[awake] / np.float32(seconds)
+            tracks.speed[again] = _beside(uv[again], uv[awake], tracks.speed[awake])
+        tracks.seen[:], tracks.last[alive] = uv, frame.index
+        ids, now = tracks.id[alive], uv[alive]
+        if len(ids) < max(0.8 * tracks.awake.sum(), FEW) or np.median(moved) > unit:
+            tracks = tracks._replace(uv=uv, warp=warp, missed=np.where(alive, 0, tracks.missed + 1))
+            kept = alive | self._missed(tracks, image_size(grey)) & ~wrong
+            fresh = self._search(full, grey, now, allowed)
+            speed = _beside(fresh, uv[awake], tracks.speed[awake])
+            fresh_ids = np.arange(self._next_id, self._next_id + len(fresh), dtype=np.int64)
             self._next_id += len(fresh)
-            self._template, self._id, self._uv = image, ids, uv
-            self._first = np.concatenate([self._first[alive], patches.cut(image.grey, fresh)])
-            self._warp = np.concatenate([warp[alive], np.tile(np.eye(2), (len(fresh), 1, 1))])
-            # A new corner moves like its neighbour.
-            near = cKDTree(uv[: len(speed)]).query(fresh)[1] if len(speed) else np.zeros(0, int)
-            self._seen = uv.copy()
-            self._speed = np.concatenate([speed, speed[near] if len(speed) else np.zeros_like(fresh)])
-        gain = 0.0 if self._latest is None else _gain(self._latest, image.thumbnail)
+            self._template = image
+            self._tracks = tracks.take(kept).and_others(Tracks.found(fresh_ids, fresh, speed, grey, frame.index))
+            ids, now = np.concatenate([ids, fresh_ids]), np.concatenate([now, fresh])
+        gain = 0.0 if self._latest is None else gain_of(self._latest, image.thumbnail)
         self._latest = image.thumbnail
-        corners = Corners(
-            frame.index, frame.stamp, frame.size, ids, pixel_map.to_source(uv), _sharpness(image.grey), gain
-        )
+        corners = Corners(frame.index, frame.stamp, frame.size, ids, pixel_map.to_source(now), sharpness_of(grey), gain)
         self._history[frame.index] = corners
         while len(self._history) > self.config.history:
             self._history.popitem(last=False)
@@ -205,22 +204,51 @@ class KltTracker:
         side = self.config.window
         return cv2.erode(mask, np.ones((side, side), np.uint8), borderValue=255)
 
+    def _rigid(self, uv: np.ndarray, alive: np.ndarray, pixel_map: PixelMap, K: np.ndarray | None) -> np.ndarray:
+        """(N,) bool: those of the living that move as a rigid scene does. One that was missed has no place in the
+        template: what was seen in its last image and goes on tells of it.
+        """
+        tracks, within = self._tracks, EPIPOLAR * max(pixel_map.size) / REFERENCE
+        rigid, awake = np.zeros(len(alive), bool), alive & tracks.awake
+        rigid[awake] = agreeing(tracks.uv[awake].astype(float), uv[awake].astype(float), K, within)
+        again, awake = alive & ~tracks.awake, rigid.copy()
+        for index in np.unique(tracks.last[again]):
+            past, mine = self._history.get(int(index)), again & (tracks.last == index)
+            rows = np.flatnonzero(awake | mine)
+            if past is None:
+                continue
+            _, there, here = np.intersect1d(past.id, tracks.id[rows], assume_unique=True, return_indices=True)
+            if len(here) >= LEAST_COMMON and awake[rows[here]].sum() >= BESIDE:
+                then, now = pixel_map.to_network(past.uv[there]), uv[rows[here]].astype(float)
+                rigid[rows[here]] |= mine[rows[here]] & agreeing(then, now, K, within)
+        return rigid
+
+    def _missed(self, tracks: Tracks, size: tuple[int, int]) -> np.ndarray:
+        """(N,) bool: those that are to be looked for again, the oldest first."""
+        inside = ((tracks.uv >= 0) & (tracks.uv <= np.array(size) - 1)).all(axis=1)
+        rows = np.flatnonzero((tracks.missed > 0) & (tracks.missed <= self.config.patience) & inside)
+        missed = np.zeros(len(tracks.id), bool)
+        missed[rows[: self.config.missed]] = True
+        return missed
+
     def _follow(self, image: _Image, allowed: np.ndarray | None, unit: float, seconds: float) -> _Followed:
-        """Where the template's corners are in ``image``."""
-        if self._template is None or not len(self._id):
-            return _Followed(self._uv, np.zeros(len(self._id), bool), self._warp)
+        """Where the tracks are in ``image``."""
+        tracks = self._tracks
+        if self._template is None or not len(tracks.id):
+            return _Followed(tracks.uv, np.zeros(len(tracks.id), bool), tracks.warp)
         before = self._template.grey
-        gain = _gain(self._template.thumbnail, image.thumbnail)
+        gain = gain_of(self._template.thumbnail, image.thumbnail)
         if abs(gain) > 0.1:  # Lucas-Kanade takes brightness as constant
             before = cv2.convertScaleAbs(before, alpha=2.0**gain)
-        guess = self._seen + self._speed * np.float32(max(seconds, 0.0))
+        awake = tracks.awake
+        guess = tracks.seen + tracks.speed * np.float32(max(seconds, 0.0))
         # Few levels first: on the coarse ones a pattern that repeats is met one period off.
-        found = self._from(guess.copy(), min(2, self.config.levels), before, image.grey, allowed, unit)
-        alive = found.alive
+        found = self._from(guess, min(2, self.config.levels), before, image.grey, allowed, unit)
+        alive = found.alive & awake
         off = np.median(np.linalg.norm(found.uv - guess, axis=1)[alive]) if alive.any() else np.inf
-        if alive.mean() < CONTINUED or off > SURPRISE * unit:  # the camera did not go on as it did
-            again = self._from(self._uv.copy(), self.config.levels, before, image.grey, allowed, unit)
-            if again.alive.sum() > alive.sum():
+        if alive.sum() < CONTINUED * awake.sum() or off > SURPRISE * unit:  # the camera did not go on as it did
+            again = self._from(tracks.uv, self.config.levels, before, image.grey, allowed, unit)
+            if again.alive.sum() > found.alive.sum():
                 return again
         return found
 
@@ -233,18 +261,23 @@ class KltTracker:
         allowed: np.ndarray | None,
         unit: float,
     ) -> _Followed:
-        """The same, with the search begun at ``guess`` (N, 2), which is overwritten."""
-        uv, found, _ = cv2.calcOpticalFlowPyrLK(
-            before,
-            grey,
-            self._uv,
-            guess,
-            winSize=(self.config.window, self.config.window),
-            maxLevel=levels,
-            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
-            flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-        )
-        followed = self._as_first(grey, uv, np.asarray(found)[:, 0].astype(bool), unit)
+        """The same, with the search begun at ``guess`` (N, 2)."""
+        tracks = self._tracks
+        uv, awake = tracks.uv.copy(), np.flatnonzero(tracks.awake)
+        found = np.zeros(len(tracks.id), bool)
+        if len(awake):
+            places, status, _ = cv2.calcOpticalFlowPyrLK(
+                before,
+                grey,
+                tracks.uv[awake],
+                guess[awake],
+                winSize=(self.config.window, self.config.window),
+                maxLevel=levels,
+                criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
+                flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+            )
+            uv[awake], found[awake] = places, np.asarray(status)[:, 0].astype(bool)
+        followed = self._as_first(grey, uv, found, unit)
         size = np.array(image_size(grey))
         alive = followed.alive & ((followed.uv >= 0) & (followed.uv <= size - 1)).all(axis=1)
         if allowed is not None:
@@ -253,94 +286,63 @@ class KltTracker:
         return followed._replace(alive=alive)
 
     def _as_first(self, grey: np.ndarray, uv: np.ndarray, found: np.ndarray, unit: float) -> _Followed:
-        """Those of the corners that were ``found`` (N,), near ``uv`` (N, 2), where they look as they first did."""
-        rows, warp = np.flatnonzero(found), self._warp.copy()
+        """Those of the corners that were ``found`` (N,), near ``uv`` (N, 2), where they look as they first did, and
+        those that were missed before where they would be.
+        """
+        tracks, warp = self._tracks, self._tracks.warp.copy()
+        rows = np.flatnonzero(found)
         if not len(rows):
             return _Followed(uv, found, warp)
-        warp[rows] = patches.warps(self._uv[rows], uv[rows]) @ warp[rows]
-        places, alike = patches.align(grey, self._first[rows], warp[rows], uv[rows].astype(np.float64))
-        # Two pictures with noise of one thing that has contrast without.
-        noise = np.minimum(self._noise**2 / np.maximum(patches.contrast(self._first[rows]), 1e-9), 1.0)
-        near = np.linalg.norm(places - uv[rows], axis=1) <= self.config.slide * unit
-        alike = np.where(near & (alike > 0), alike + noise, 0.0)
+        turned = patches.warps(tracks.uv[rows], uv[rows])
+        warp[rows] = turned @ warp[rows]
+        places, alike = self._compare(grey, rows, warp, uv[rows], self.config.slide * unit)
         # In a blurred image none looks quite as it did: the best are better than none.
         few = max(np.sort(alike)[-min(self.config.enough, len(alike))], self.config.similar)
         same = alike >= min(self.config.alike, few)
         uv, alive = uv.copy(), np.zeros(len(uv), bool)
         uv[rows[same]], alive[rows[same]] = places[same], True
+        others = np.flatnonzero(~alive)
+        if same.sum() < BESIDE or not len(others):
+            return _Followed(uv, alive, warp)
+        # What is not seen goes with its neighbours.
+        near = cKDTree(tracks.uv[rows[same]]).query(tracks.uv[others], BESIDE)[1]
+        uv[others] = tracks.uv[others] + np.median((uv - tracks.uv)[rows[same]][near], axis=1)
+        again = tracks.missed[others] > 0
+        others, near = others[again], near[again]
+        warp[others] = turned[same][near[:, 0]] @ warp[others]
+        places, alike = self._compare(grey, others, warp, uv[others], self.config.strayed * unit)
+        same = alike >= self.config.alike
+        uv[others[same]], alive[others[same]] = places[same], True
         return _Followed(uv, alive, warp)
+
+    def _compare(
+        self, grey: np.ndarray, rows: np.ndarray, warp: np.ndarray, uv: np.ndarray, reach: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where some tracks look most as they first did, near ``uv``, and how much; 0 where that is further away."""
+        first = self._tracks.first[rows]
+        places, alike = patches.align(grey, first, warp[rows], uv.astype(np.float64))
+        # Two pictures with noise of one thing that has contrast without.
+        noise = np.minimum(self._noise**2 / np.maximum(patches.contrast(first), 1e-9), 1.0)
+        near = np.linalg.norm(places - uv, axis=1) <= reach
+        return places, np.where(near & (alike > 0), alike + noise, 0.0)
 
     def _search(self, full: np.ndarray, grey: np.ndarray, uv: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
         """New corners (N, 2) float32 in ``grey``, away from those at ``uv``, when it is time to look for some."""
         nothing = np.zeros((0, 2), np.float32)
-        height, width = grey.shape
         self._searched += 1
-        if len(uv) >= self.config.full * self.config.max_corners or min(height, width) < self.config.window:
+        most = self.config.max_corners
+        if len(uv) >= self.config.full * most or min(grey.shape) < self.config.window:
             return nothing
         if self._searched < self.config.pause and len(uv) >= max(0.9 * self._found, FEW):
             return nothing
-        # As far apart as max_corners points can be that fill the image evenly.
-        distance = max(2, int(0.7 * np.sqrt(width * height / self.config.max_corners)))
-        mask = np.full_like(grey, 255) if allowed is None else allowed
-        if len(uv):
-            free = np.full_like(grey, 255)
-            column, row = np.rint(uv).astype(int).T
-            free[row, column] = 0
-            side = 2 * distance + 1
-            near = np.asarray(cv2.erode(free, np.ones((side, side), np.uint8), borderValue=255))
-            mask = np.minimum(mask, near)
-        _, peak, _, _ = cv2.minMaxLoc(cv2.cornerMinEigenVal(grey, BLOCK), mask)
         # Scaling keeps the density of white noise.
         self._noise = min(max(noise_level(full) * np.sqrt(grey.size / full.size), MIN_NOISE), MAX_NOISE)
-        floor = self.config.noise_factor * _noise_strength(self._noise)
-        fresh = None
-        if peak > floor:
-            room = self.config.max_corners - len(uv)
-            fresh = cv2.goodFeaturesToTrack(grey, room, floor / peak, distance, mask=mask, blockSize=BLOCK)
-        self._searched, self._found = 0, len(uv) + (0 if fresh is None else len(fresh))
-        return nothing if fresh is None else fresh[:, 0]
+        floor = self.config.noise_factor * strength_of_noise(self._noise)
+        fresh = search(grey, floor, uv, most - len(uv), most, allowed)
+        self._searched, self._found = 0, len(uv) + len(fresh)
+        return fresh
 
 
-def working_size(source: tuple[int, int]) -> PixelMap:
-    """Source pixels <-> pixels of the tracked image, whose longest side is at most 518."""
-    ratio = min(1.0, REFERENCE / max(source))
-    size = (max(1, round(source[0] * ratio)), max(1, round(source[1] * ratio)))
-    return PixelMap(source, size, (0, 0), size)
-
-
-def working_image(full: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """(h, w) uint8 of the tracked size, of the grey picture (H, W) of a frame."""
-    if pixel_map.size == image_size(full):
-        return full
-    return np.asarray(cv2.resize(full, pixel_map.size, interpolation=cv2.INTER_AREA))
-
-
-def noise_level(grey: np.ndarray) -> float:
-    """Standard deviation of white noise in grey levels, from the median response of Immerkaer's operator.
-
-    J. Immerkaer, Fast Noise Variance Estimation, CVIU 64(2), 1996; the median instead of the mean, since texture fills
-    the larger responses. Fine texture everywhere still reads as noise.
-    """
-    response = np.abs(cv2.filter2D(grey, cv2.CV_32F, _NOISE)[1:-1:3, 1:-1:3])
-    # The kernel has norm 6; the median of |N(0, 1)| is 0.6745.
-    return float(np.median(response)) / (6 * 0.6745) if response.size else 0.0
-
-
-def _noise_strength(sigma: float) -> float:
-    """What white noise of ``sigma`` grey levels adds to cv2.cornerMinEigenVal of an 8-bit image.
-
-    Sobel gradients, normalised to grey levels per pixel, carry 3/16 of its variance; OpenCV scales them by 2/255.
-    """
-    return 3 / 16 * sigma**2 * (2 / 255) ** 2
-
-
-def _gain(before: np.ndarray, after: np.ndarray) -> float:
-    """log2 of the ratio of grey levels, median over blocks that are neither dark nor saturated; 0 without any."""
-    usable = (before > 8) & (after > 8) & (before < 245) & (after < 245)
-    return float(np.median(np.log2(after[usable] / before[usable]))) if usable.sum() >= 32 else 0.0
-
-
-def _sharpness(grey: np.ndarray) -> float:
-    """Variance of the Laplacian at half size, where noise weighs less and motion blur of a few pixels still shows."""
-    half = cv2.pyrDown(grey)
-    return float(cv2.Laplacian(half, cv2.CV_32F).var())
+def _beside(uv: np.ndarray, others: np.ndarray, speed: np.ndarray) -> np.ndarray:
+    """(N, 2) the speed of the nearest of the others (M, 2): a new corner moves like its neighbour."""
+    return speed[cKDTree(others).query(uv)[1]] if len(others) else np.zeros_like(uv)

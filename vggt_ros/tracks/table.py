@@ -9,7 +9,7 @@ import numpy as np
 
 from vggt_ros import camera
 from vggt_ros.odometry import patches
-from vggt_ros.odometry.klt import REFERENCE, working_image, working_size
+from vggt_ros.odometry.working_image import REFERENCE, working_image, working_size
 from vggt_ros.types import Frame
 
 TOLD = 400.0  # information about log z that a window brings: 5 %

@@ -87,3 +87,14 @@ def test_a_map_may_begin_by_its_corners(room):
     assert any('placed by corners' in text for text in first.reasons)
     assert share(found) > 0.8
     assert live.error(found).ate < 0.06
+
+
+def test_where_only_pairs_of_images_tell_the_camera_goes_on_and_that_is_said(room, monkeypatch):
+    """Nothing that is seen for longer holds the new frame: it hangs on the one before."""
+    monkeypatch.setattr('vggt_ros.odometry.windows.by_corners._holds', lambda refined, new: False)
+    few = replace(room, frames=room.frames[:24])
+    found = run(few, replace(hazards.ROUGH, rotation=10.0, translation=0.3))
+    paired = [window for window in by_corners(found) if 'only pairs of images tell' in window.result.reasons[0]]
+    assert len(paired) > 5
+    assert all(window.result.state is State.DEGRADED for window in paired)
+    assert live.error(found).jump < 0.1

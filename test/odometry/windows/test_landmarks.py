@@ -133,6 +133,22 @@ def test_few_landmarks_tell_how_far_the_camera_went():
     assert bridged(view(first), seen(second), Landmarks(IDS[:4], POINTS[:4])) is None
 
 
+@pytest.mark.parametrize('seed', range(8))
+def test_a_camera_that_hardly_moved_has_not_turned_by_half_a_turn(seed):
+    """The way is too short for points behind the camera to tell the two turns of an essential matrix apart."""
+    rng = np.random.default_rng(seed)
+    first, second = camera(0.0), camera(0.002)
+    second[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(np.radians(rng.normal(0, 4, 3))).as_matrix()
+    a, b = (
+        seen(T, project(transform(invert(T), POINTS), K) + rng.normal(0, 0.3, (len(POINTS), 2)))
+        for T in (first, second)
+    )
+    found = two_views(a, b, K)
+    assert found is not None
+    off = Rotation.from_matrix(found[:3, :3].T @ first[:3, :3].T @ second[:3, :3]).magnitude()
+    assert np.degrees(off) < 2
+
+
 def test_a_camera_that_only_turned_went_nowhere():
     first, second = camera(0.0), camera(0.0)
     second[:3, :3] = second[:3, :3] @ Rotation.from_rotvec([0.02, 0.1, 0]).as_matrix()

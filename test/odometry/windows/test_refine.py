@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 from exact import ROOM, SIZE, K, depth_of, look
 from vggt_ros import camera
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import RefineConfig, Slot
+from vggt_ros.odometry.windows.adjustment import Slot
 from vggt_ros.odometry.windows.refine import Refined, refine
+from vggt_ros.odometry.windows.weighing import RefineConfig
 from vggt_ros.types import Accuracy
 
 MAP = camera.fit(SIZE, 126)

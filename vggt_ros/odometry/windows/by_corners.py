@@ -18,8 +18,8 @@ from vggt_ros.camera import PixelMap, invert, transform
 from vggt_ros.depth import depth_at
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe, typical_depth
-from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import MIN_POINTS, RefineConfig, Slot
+from vggt_ros.odometry.klt import Corners, common
+from vggt_ros.odometry.windows.adjustment import MIN_POINTS, Slot
 from vggt_ros.odometry.windows.alignment import Alignment
 from vggt_ros.odometry.windows.covariance import PoseNoise
 from vggt_ros.odometry.windows.landmarks import (
@@ -37,6 +37,7 @@ from vggt_ros.odometry.windows.landmarks import (
 from vggt_ros.odometry.windows.placing import HELD_ROTATION, HELD_TRANSLATION, TURN, CornersOf, PlacedWindow
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
+from vggt_ros.odometry.windows.weighing import RefineConfig
 from vggt_ros.odometry.windows.window import Window
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import WindowPrediction
@@ -49,6 +50,7 @@ UNIT = 0.1  # log, the same from one window to the next at best
 SURE = 25  # corners that tie a frame to the map; where fewer do, its pose is in doubt
 ELSEWHERE = np.radians(2.0)  # turned against what the corners of two images say, beyond which points are not believed
 MOST = 0.5  # of a frame's corners must agree in the end
+TURNED = 25  # corners shared with the image before by which a frame may hang on it alone
 SCALE = 0.01  # log, of the unit of such a window against that of its anchors
 
 
@@ -88,10 +90,16 @@ def place_by_corners(
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
     refined = _first(refine(slots, sigma[3], sigma[0], weights), len(anchors) + len(new))
+    paired = not _holds(refined, window.new_slots)
+    if paired:
+        if min(one.shared for one in new) < TURNED:
+            return None
+        refined, why = _as_turned(anchors, new), f'only pairs of images tell; {why}'
     T = refined.T_map_camera.copy()
     T[window.anchors :, :3, 3] = T[0, :3, 3] + unit * (T[window.anchors :, :3, 3] - T[0, :3, 3])
     covariance = np.diag([(HELD_TRANSLATION * depth) ** 2] * 3 + [HELD_ROTATION**2] * 3) / len(anchors)
-    return _placed(window, prediction, anchors, replace(refined, T_map_camera=T), fits, unit, covariance, config, why)
+    placed = _placed(window, prediction, anchors, replace(refined, T_map_camera=T), fits, unit, covariance, config, why)
+    return replace(placed, quality=Quality.DEGRADED, paired=True) if paired else placed
 
 
 def begin_by_corners(
@@ -124,6 +132,8 @@ def begin_by_corners(
     slots = [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots[0] = replace(slots[0], known=True, fixed=True)
     refined = refine(slots, DOUBT[1], DOUBT[0] * depth, fits.weights(config))
+    if not _holds(refined, window.new_slots[1:]) or refined.agreed[0] < MOST:  # the first one is where it is
+        return None
     return _placed(window, prediction, (), refined, fits, 1.0, np.zeros((6, 6)), config, why)
 
 
@@ -144,13 +154,13 @@ def _second(asked: _Asked, first: _Located) -> View | None:
 class _Located(NamedTuple):
     """A new frame. view: where it is. pixel_map, depth: the network's (h, w), NaN where it is not to be believed.
 
-    turned: whether the corners of the image before tell how it is turned.
+    shared: with how many corners the image before tells how it is turned, 0 where it does not.
     """
 
     view: View
     pixel_map: PixelMap
     depth: np.ndarray
-    turned: bool = False
+    shared: int = 0
 
 
 class _Asked(NamedTuple):
@@ -202,6 +212,19 @@ def _fits(frames: Sequence[_Located], landmarks: Landmarks, told: tuple[float, f
     return _Fits(factors, spread, FRAME) if np.isfinite(factors).all() else None
 
 
+def _holds(refined: Refined, new: Sequence[int]) -> bool:
+    """Whether most corners of all of these slots agree in the end."""
+    return all(refined.agreed[slot] >= MOST and refined.covariances[slot] is not None for slot in new)
+
+
+def _as_turned(anchors: Sequence[Keyframe], new: Sequence[_Located]) -> Refined:
+    """The new frames as they were located, tied by what each shares with the one before."""
+    T = np.stack([*(one.T_map_camera for one in anchors), *(one.view.T for one in new)])
+    ties = np.zeros(len(T), int)
+    ties[len(anchors) :] = [one.shared for one in new]
+    return replace(Refined.unchanged(T), ties=ties)
+
+
 def _placed(
     window: Window,
     prediction: WindowPrediction,
@@ -212,12 +235,8 @@ def _placed(
     covariance: np.ndarray,
     config: OdometryConfig,
     why: str,
-) -> PlacedWindow | None:
-    """None where too many corners do not agree in the end."""
+) -> PlacedWindow:
     new, T = window.new_slots, refined.T_map_camera[0]
-    known = [slot for slot in new if anchors or slot]  # the first frame of a map is where it is
-    if refined.agreed[list(new)].min() < MOST or any(refined.covariances[slot] is None for slot in known):
-        return None
     middle = float(np.median(fits.factors))
     alignment = Alignment(Similarity(unit * middle, T[:3, :3], T[:3, 3]), SCALE, 0.0, 0.0, 1.0, covariance)
     # The depth of each frame has a unit of its own.
@@ -261,7 +280,7 @@ def _guessed(anchors: Sequence[Keyframe], pixel_map: PixelMap) -> Landmarks:
 def _fresh(one: _Located, factor: float, depth: float) -> Slot:
     """A new frame, of which corners alone have said where it is. depth: typical one, map units."""
     doubt = DOUBT[0] * depth, DOUBT[1]
-    turned = TURN if one.turned else None
+    turned = TURN if one.shared else None
     return Slot(one.view.T, one.view.corners, one.depth * factor, one.view.K, one.pixel_map, doubt=doubt, turned=turned)
 
 
@@ -283,7 +302,8 @@ def _locate(asked: _Asked, slots: Sequence[int], views: Sequence[View], guessed:
         one = None if T is None else asked.located(slot, T)
         if one is None:
             return None
-        found.append(one._replace(turned=step is not None))
+        shared = 0 if step is None else len(common(before.corners, seen)[0])
+        found.append(one._replace(shared=shared))
     return found
 
 

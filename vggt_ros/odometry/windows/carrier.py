@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from vggt_ros.odometry.config import MotionHints, OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe
 from vggt_ros.odometry.windows.alignment import Alignment, AlignmentError
-from vggt_ros.odometry.windows.by_corners import begin_by_corners, place_by_corners
+from vggt_ros.odometry.windows.by_corners import MOST, begin_by_corners, place_by_corners
 from vggt_ros.odometry.windows.covariance import PoseNoise
 from vggt_ros.odometry.windows.placing import CornersOf, PlacedWindow, align_keyframes, in_metres, place
 from vggt_ros.odometry.windows.quality import Quality, assess
@@ -92,8 +92,11 @@ def place_window(
     if (placed is None or placed.degraded) and config.refine and known.connected:
         why = '; '.join(reasons) or 'the corners contradict the network'
         other = _by_corners(window, prediction, known, config, why)
-        if other is not None and (placed is None or quality is not Quality.GOOD or other.agreed > placed.agreed):
-            return other
+        if other is not None:
+            if placed is None:
+                return other
+            if placed.agreed < MOST if other.paired else quality is not Quality.GOOD or other.agreed > placed.agreed:
+                return other
     if placed is None:
         raise AlignmentError('; '.join(reasons))
     return placed

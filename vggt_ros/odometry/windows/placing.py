@@ -12,13 +12,14 @@ from vggt_ros.camera import invert
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe, typical_depth
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import RefineConfig, Slot
+from vggt_ros.odometry.windows.adjustment import Slot
 from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.odometry.windows.covariance import PoseNoise
 from vggt_ros.odometry.windows.landmarks import two_views
 from vggt_ros.odometry.windows.lenses import misjudged
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
+from vggt_ros.odometry.windows.weighing import RefineConfig
 from vggt_ros.odometry.windows.window import Window, at_network_pixels
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import WindowPrediction
@@ -40,8 +41,8 @@ class PlacedWindow:
     """A window in the map.
 
     anchors: the keyframes in its first slots. reasons: why the quality is not GOOD, or the network did not carry the
-    poses, but corners alone (by_corners). T: (A + N, 4, 4) anchors and new frames, refined by corners, whose
-    covariances and changes of depth are in ``refined``.
+    poses, but corners alone (by_corners), or no more than those that neighbouring images share (paired). T: (A + N, 4,
+    4) anchors and new frames, refined by corners, whose covariances and changes of depth are in ``refined``.
     """
 
     window: Window
@@ -53,6 +54,7 @@ class PlacedWindow:
     refined: Refined
     min_confidence: float
     by_corners: bool = False
+    paired: bool = False
 
     @property
     def T(self) -> np.ndarray:

@@ -26,11 +26,11 @@ from vggt_ros.odometry.windows.adjustment import (
     POSE,
     Adjustment,
     Points,
-    RefineConfig,
     Slot,
     observe,
 )
 from vggt_ros.odometry.windows.bending import bend, factor
+from vggt_ros.odometry.windows.weighing import RefineConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from vggt_ros.types import WindowPrediction
 CornersOf = Callable[[int], Corners | None]
 """Frame index -> the corners tracked in it, None where unknown."""
 
-FLOOR = 0.001  # standard deviation of any step, share of the median depth
+FLOOR = 0.0003  # standard deviation of any step, share of the median depth: 0.15 px of a corner
 AGREED = 0.75  # share of the corners below which something else moves, and nobody knows which of the two stands still
 HELD_TRANSLATION, HELD_ROTATION = 0.006, np.radians(0.25)
 """How sure the place of a refined frame in the map is at best, share of the depth and rad: beyond its own window the
@@ -105,7 +105,9 @@ class PlacedWindow:
         refined = self.refined.covariances[slot]
         covariance = noise.covariance(depth) if refined is None else refined.copy()
         way = self.T[slot][:3, 3] - self.T[0][:3, 3]
-        covariance[:3, :3] += self.alignment.scale_sigma**2 * np.outer(way, way) + np.eye(3) * (FLOOR * depth) ** 2
+        if refined is None:  # the adjustment knows of it
+            covariance[:3, :3] += self.alignment.scale_sigma**2 * np.outer(way, way)
+        covariance[:3, :3] += np.eye(3) * (FLOOR * depth) ** 2
         return covariance * (4.0 if self.degraded else 1.0)
 
     def pose_covariance(self, step: np.ndarray) -> np.ndarray:

@@ -173,11 +173,10 @@ class KltTracker:
         tracks, K = self._tracks, None if frame.K is None else pixel_map.K_to_network(frame.K)
         rigid = self._rigid(uv, alive, pixel_map, K)
         wrong, alive = alive & tracks.awake & ~rigid, alive & rigid
-        awake, again = alive & tracks.awake, alive & ~tracks.awake
+        awake = alive & tracks.awake
         moved = np.linalg.norm(uv - tracks.uv, axis=1)[awake]
         if seconds > 0:
-            tracks.speed[awake] = (uv - tracks.seen)[awake] / np.float32(seconds)
-            tracks.speed[again] = _beside(uv[again], uv[awake], tracks.speed[awake])
+            tracks.speed[alive] = (uv - tracks.seen)[alive] / np.float32(seconds)
         tracks.seen[:], tracks.last[alive] = uv, frame.index
         ids, now = tracks.id[alive], uv[alive]
         if len(ids) < max(0.8 * tracks.awake.sum(), FEW) or np.median(moved) > unit:

@@ -55,6 +55,18 @@ def test_an_interrupt_at_work_ends_it_cleanly(client, interrupts):
     assert 'Traceback' not in node.text
 
 
+@pytest.mark.parametrize('way', ['interrupted', 'refused'])
+def test_a_node_that_ended_is_gone_for_others_as_well(client, way):
+    """Nobody is sent to a node that is not there, and its shared memory does not stay."""
+    with node_process(*([] if way == 'interrupted' else ['device:=nowhere'])) as node:
+        assert wait_until(lambda: 'vggt' in client.get_node_names(), 60), node.text
+        if way == 'interrupted':
+            assert wait_until(lambda: client.count_publishers('/vggt/status'), 60), node.text
+            node.interrupt()
+        node.wait(30)
+    assert wait_until(lambda: 'vggt' not in client.get_node_names(), 5)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('when', ['loading', 'solving'])
 def test_it_ends_whatever_the_network_does(client, number, when):

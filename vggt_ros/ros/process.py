@@ -94,6 +94,9 @@ def run(make: Callable[[], Any], args: list[str] | None) -> int:
     _Deadline().begin(status)  # whatever had to be saved is saved
     executor.shutdown(timeout_sec=0.2)
     node.destroy_node()
+    # rclpy's state machine holds the node below: while it does, others see the node for 20 s after its end, and the
+    # shared memory of its middleware stays for ever.
+    node._state_machine = None
     rclpy.try_shutdown()
     # Not through Python's own end: it waits for threads that do not end, and takes a second to free what the system
     # frees at once.

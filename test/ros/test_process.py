@@ -35,10 +35,20 @@ def client():
     rclpy.shutdown(context=context)
 
 
-def node_process(*parameters: str) -> Started:
+def node_process(*parameters: str, name: str = 'vggt') -> Started:
     """``python -m vggt_ros.ros.node`` with parameters."""
     words = [word for parameter in parameters for word in ('-p', parameter)]
-    command = [sys.executable, '-m', 'vggt_ros.ros.node', '--ros-args', '-p', 'threads:=1', *words]
+    command = [
+        sys.executable,
+        '-m',
+        'vggt_ros.ros.node',
+        '--ros-args',
+        '-r',
+        f'__node:={name}',
+        '-p',
+        'threads:=1',
+        *words,
+    ]
     return Started(command, PYTHONUNBUFFERED='1')
 
 
@@ -58,13 +68,14 @@ def test_an_interrupt_at_work_ends_it_cleanly(client, interrupts):
 @pytest.mark.parametrize('way', ['interrupted', 'refused'])
 def test_a_node_that_ended_is_gone_for_others_as_well(client, way):
     """Nobody is sent to a node that is not there, and its shared memory does not stay."""
-    with node_process(*([] if way == 'interrupted' else ['device:=nowhere'])) as node:
-        assert wait_until(lambda: 'vggt' in client.get_node_names(), 60), node.text
+    name = f'ending_{way}'  # nodes of other tests, in this process or killed, may still be in the graph
+    with node_process(*([] if way == 'interrupted' else ['device:=nowhere']), name=name) as node:
+        assert wait_until(lambda: name in client.get_node_names(), 60), node.text
         if way == 'interrupted':
-            assert wait_until(lambda: client.count_publishers('/vggt/status'), 60), node.text
+            assert wait_until(lambda: client.count_publishers(f'/{name}/status'), 60), node.text
             node.interrupt()
         node.wait(30)
-    assert wait_until(lambda: 'vggt' not in client.get_node_names(), 5)
+    assert wait_until(lambda: name not in client.get_node_names(), 5)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -10,10 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnShutdown
+from launch.event_handlers import OnProcessExit, OnShutdown
+from launch.events.process import ProcessExited
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -56,6 +57,12 @@ def launched_directly() -> bool:
     return named or any(word.is_file() and word.samefile(__file__) for word in words)
 
 
+def has_ended(event: ProcessExited, context: LaunchContext) -> None:
+    """Raise RuntimeError for a node that has ended by itself with an error: launch ends, too, and not with status 0."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f'{event.process_name} has ended with exit status {event.returncode}, for the reason above')
+
+
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """One lifecycle node, and RViz if wanted. Raises ValueError with one line for arguments that are not allowed."""
     if launched_directly():
@@ -71,6 +78,12 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     remappings = [(topic, arguments[topic]) for topic in launching.TOPICS]
     remappings += [(f'{topic}/compressed', f'{arguments[topic]}/compressed') for topic in ('image', 'second/image')]
+    with_rviz, respawn = launching.flag(arguments, 'rviz'), launching.flag(arguments, 'respawn')
+    if with_rviz:
+        try:
+            get_package_prefix('rviz2')
+        except PackageNotFoundError as error:  # found out by launch itself it would leave our node without a parent
+            raise ValueError('rviz:=true needs the package rviz2, which is not here') from error
     vggt = LifecycleNode(
         package='vggt_ros',
         executable='vggt_node',
@@ -82,12 +95,15 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         additional_env=large_shared_memory(),
         output='screen',
         emulate_tty=True,
-        respawn=launching.flag(arguments, 'respawn'),
+        respawn=respawn,
         respawn_delay=2.0,
         sigterm_timeout=str(KILL_AFTER + launching.save_seconds(settings)),
     )
-    if not launching.flag(arguments, 'rviz'):
-        return [vggt]
+    entities = [vggt]
+    if launched_directly() and not respawn:
+        entities.append(RegisterEventHandler(OnProcessExit(target_action=vggt, on_exit=has_ended)))
+    if not with_rviz:
+        return entities
     template = (SHARE / 'config' / 'vggt.rviz').read_text()
     image = launching.resolve(arguments['image'], namespace)
     with tempfile.NamedTemporaryFile('w', prefix='vggt_', suffix='.rviz', delete=False) as config:
@@ -100,7 +116,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     )
     written = Path(config.name)
     forget = RegisterEventHandler(OnShutdown(on_shutdown=lambda *_: written.unlink(missing_ok=True)))
-    return [vggt, rviz, forget]
+    return [*entities, rviz, forget]
 
 
 def generate_launch_description() -> LaunchDescription:

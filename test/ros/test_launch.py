@@ -15,6 +15,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 import rclpy
+from ament_index_python.packages import get_packages_with_prefixes
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import GetParameters
@@ -51,6 +52,7 @@ def test_rviz_shows_topics_that_exist():
 
 TOOLS = pytest.mark.requires_ros('launch', 'launch_ros', 'ros2cli', 'ros2launch')
 COMMAND = ['ros2', 'launch', 'vggt_ros', 'vggt.launch.py']
+WITHOUT_RVIZ = pytest.mark.skipif('rviz2' in get_packages_with_prefixes(), reason='rviz2 is installed')
 
 
 class Launched(Started):
@@ -160,6 +162,7 @@ def test_arguments_win_over_the_file(client, params_file):
         ('window:=ninety', "window: 'ninety' is not a whole number"),
         ('respawn:=perhaps', "respawn: 'perhaps' is not true or false"),
         ('params_file:=/nowhere.yaml', '/nowhere.yaml: '),
+        pytest.param('rviz:=true', 'rviz:=true needs the package rviz2', marks=WITHOUT_RVIZ),
     ],
 )
 def test_what_is_unknown_or_wrong_is_refused_before_anything_starts(argument, text):
@@ -167,6 +170,15 @@ def test_what_is_unknown_or_wrong_is_refused_before_anything_starts(argument, te
         assert launched.wait(60) != 0
         assert [line for line in launched.lines if text in line]
         assert not launched.nodes
+
+
+@TOOLS
+def test_launch_ends_as_its_node_did():
+    with Launched('weights:=/nowhere.safetensors') as launched:
+        assert launched.wait(90) != 0, launched.text
+        assert len(launched.nodes) == 1
+        (last,) = [line for line in launched.lines if 'has ended with exit status 1' in line]
+        assert 'vggt_node' in last
 
 
 @TOOLS

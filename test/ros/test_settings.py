@@ -184,6 +184,16 @@ def test_a_qos_override_that_can_be_is_not(policy, value):
         assert rig.node.get_parameter(f'qos_overrides./image.subscription.{policy}').value == value
 
 
+def test_a_node_takes_what_a_node_has_dumped():
+    """``ros2 param dump`` and ``params_file``."""
+    with Rig(ExactPredictor(poses(2))) as rig:
+        dumped = {name: parameter.value for name, parameter in rig.node._parameters.items()}
+    assert {'qos_overrides./image.subscription.reliability', 'use_sim_time', 'window'} < set(dumped)
+    with Rig(ExactPredictor(poses(2)), **dumped) as rig:
+        assert rig.node._active is not None, rig.node._inactive
+        assert {name: parameter.value for name, parameter in rig.node._parameters.items()} == dumped
+
+
 def test_a_file_tells_each_node_its_own(file):
     common = {'window': 4, 'widnow': 5, 'speed': 1.0}
     assert values_for(file, '/front/vggt') == common | {'window': 5, 'device': 'cpu', 'stride': 2}

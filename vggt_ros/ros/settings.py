@@ -10,12 +10,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, ReliabilityPolicy
 
+from vggt_ros.ros.inputs.subscriptions import AS_OFFERED
 from vggt_ros.ros.messages import frame_name
 from vggt_ros.ros.parameter_files import shared_names, silent_files
 from vggt_ros.ros.parameters import BY_NAME, PARAMETERS, LoadError, OptionError
 
 # What may be overridden of the QoS of a topic, and by which words; depth by a number.
-_POLICIES = {'history': HistoryPolicy, 'reliability': ReliabilityPolicy}
+_POLICIES = {'history': tuple(HistoryPolicy.__members__), 'reliability': (*ReliabilityPolicy.__members__, AS_OFFERED)}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -53,17 +54,16 @@ def declare(node: Node, arguments: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def check_overrides(node: Node) -> None:
-    """Refuse values of QoS overrides as rclpy would, but before the network is loaded. Raises LoadError."""
+    """Refuse values of QoS overrides before the network is loaded. Raises LoadError."""
     for name, override in node._parameter_overrides.items():
         if not name.startswith('qos_overrides.'):
             continue
         policy, value = name.rpartition('.')[2], override.value
         if policy == 'depth' and (type(value) is not int or value < 0):
             raise LoadError(f'{name} is {value!r}; it must be a number of messages')
-        if policy in _POLICIES:
-            words = [word.lower() for word in _POLICIES[policy].__members__ if word != 'UNKNOWN']
-            if not isinstance(value, str) or value.lower() not in words:
-                raise LoadError(f'{name} is {value!r}; it must be one of {", ".join(words)}')
+        words = [word.lower() for word in _POLICIES.get(policy, ()) if word != 'UNKNOWN']
+        if words and (not isinstance(value, str) or value.lower() not in words):
+            raise LoadError(f'{name} is {value!r}; it must be one of {", ".join(words)}')
 
 
 def doubt_overrides(node: Node) -> None:

@@ -4,12 +4,14 @@ import pytest
 
 pytestmark = pytest.mark.requires_ros()
 rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('vggt_ros.msg', reason='the workspace is not built')
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from vggt_ros.msg import Status
 
 from harness import wait_until
 from vggt_ros.ros.inputs.subscriptions import Subscriptions
@@ -158,9 +160,9 @@ def test_what_the_user_overrides_is_asked_for_and_what_follows_is_said():
 
 
 def test_an_override_that_is_none_is_refused():
-    bench = Bench('live', [('/image.subscription.reliability', 'relaible')])
+    bench = Bench('live', [('/image.subscription.reliability', 'system_default')])
     try:
-        with pytest.raises(OptionError, match="'relaible' is not one of reliable, best_effort, as_offered"):
+        with pytest.raises(OptionError, match="'system_default' is not one of reliable, best_effort, as_offered"):
             bench.listen()
     finally:
         bench.close()
@@ -186,6 +188,14 @@ def test_images_elsewhere_are_named(bench):
     bench.subscriptions.match()
     (text,) = bench.problems.present()
     assert text == 'nobody publishes /image; there are images on /camera/image_raw: see the remapping'
+
+
+def test_what_another_node_like_this_makes_is_no_camera(bench):
+    bench.publisher(QoSProfile(depth=10), Image, '/front/vggt/depth')
+    bench.publisher(QoSProfile(depth=10), Status, '/front/vggt/status')
+    bench.listen()
+    bench.subscriptions.match()
+    assert not bench.problems.present()
 
 
 def test_while_paused_nobody_listens_to_images(bench):

@@ -25,9 +25,10 @@ from vggt_ros.ros.problems import Problems
 # a queue of ours, whose bytes are bounded. Of images, of all else.
 IMAGES_WAIT, OTHERS_WAIT = 32, 100
 
-AS_OFFERED = 'as_offered'  # default of the parameter qos_overrides./TOPIC.subscription.reliability
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
-RELIABILITY = {'reliable': RELIABLE, 'best_effort': BEST_EFFORT}
+AS_OFFERED = 'as_offered'  # default of the parameter qos_overrides./TOPIC.subscription.reliability
+ASKED = {'reliable': RELIABLE, 'best_effort': BEST_EFFORT, AS_OFFERED: None}  # what it may say
+STATUS = 'vggt_ros/msg/Status'
 COMPRESSED = '/compressed'  # how image_transport names the topic beside the raw one
 
 
@@ -134,12 +135,13 @@ class Subscriptions:
             self._problems.report(f'publishers of {topic}', f'{words}: see the remapping')
 
     def _elsewhere(self, wanted: _Wanted) -> list[str]:
-        """Other topics on which others publish what is wanted."""
-        ours = self._node.get_fully_qualified_name().rstrip('/') + '/'
+        """Other topics on which others publish what is wanted; outputs of nodes such as we are none."""
+        topics = self._node.get_topic_names_and_types()
+        outputs = tuple(name.removesuffix('status') for name, kinds in topics if STATUS in kinds)
         return [
             name
-            for name, kinds in self._node.get_topic_names_and_types()
-            if wanted.type_name in kinds and not name.startswith(ours) and self._node.count_publishers(name)
+            for name, kinds in topics
+            if wanted.type_name in kinds and not name.startswith(outputs) and self._node.count_publishers(name)
         ]
 
     def pause(self, paused: bool) -> None:
@@ -207,7 +209,7 @@ class Subscriptions:
         return QoSProfile(depth=wanted.depth, reliability=reliability, durability=durability)
 
     def _overridden(self, wanted: _Wanted) -> ReliabilityPolicy | None:
-        """What the user says. Raises OptionError where that is nothing.
+        """What the user says; None: as it is offered. Raises OptionError where that is nothing.
 
         The parameter is not rclpy's, which would remember what was asked for first as the user's wish.
         """
@@ -216,9 +218,9 @@ class Subscriptions:
             words = f'reliable, best_effort, or {AS_OFFERED}: best_effort in mode live, what all publishers offer else'
             self._node.declare_parameter(name, AS_OFFERED, ParameterDescriptor(description=words, read_only=True))
         chosen = self._node.get_parameter(name).value.lower()
-        if chosen not in (*RELIABILITY, AS_OFFERED):
-            raise OptionError(f'{name}: {chosen!r} is not one of {", ".join((*RELIABILITY, AS_OFFERED))}')
-        return RELIABILITY.get(chosen)
+        if chosen not in ASKED:
+            raise OptionError(f'{name}: {chosen!r} is not one of {", ".join(ASKED)}')
+        return ASKED[chosen]
 
 
 def _name(info: TopicEndpointInfo) -> str:

@@ -174,10 +174,10 @@ def test_what_is_unknown_or_wrong_is_refused_before_anything_starts(argument, te
 
 @TOOLS
 def test_launch_ends_as_its_node_did():
-    with Launched('weights:=/nowhere.safetensors') as launched:
+    with Launched('device:=nowhere') as launched:
         assert launched.wait(90) != 0, launched.text
         assert len(launched.nodes) == 1
-        (last,) = [line for line in launched.lines if 'has ended with exit status 1' in line]
+        (last,) = [line for line in launched.lines if 'has ended with exit status 2' in line]
         assert 'vggt_node' in last
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vggt_ros.evaluation import hazards, live, scenarios
+from vggt_ros.odometry.windows import by_corners as corners_carry
 from vggt_ros.synthetic.simulated import SimulatedNetwork
 from vggt_ros.types import Accuracy, State
 
@@ -98,3 +99,20 @@ def test_where_only_pairs_of_images_tell_the_camera_goes_on_and_that_is_said(roo
     assert len(paired) > 5
     assert all(window.result.state is State.DEGRADED for window in paired)
     assert live.error(found).jump < 0.1
+
+
+def test_a_camera_that_few_points_hold_goes_on_by_what_it_shares_with_the_image_before(room, monkeypatch):
+    """Neither surfaces nor points tie the new frame to the map; most of its corners moved as the image before says."""
+    monkeypatch.setattr('vggt_ros.odometry.odometry.linked', lambda placed, new, least, seen: seen.tolist())
+    refine = corners_carry.refine
+
+    def few(*args):
+        refined = refine(*args)
+        return replace(refined, ties=np.minimum(refined.ties, 10))
+
+    monkeypatch.setattr(corners_carry, 'refine', few)
+    found = run(replace(room, frames=room.frames[:24]), replace(hazards.ROUGH, rotation=10.0, translation=0.3))
+    carried = [window for window in by_corners(found) if window.result.estimates]
+    assert len(carried) > 15
+    assert all(window.result.state is State.DEGRADED for window in carried), 'nobody knows its place well'
+    assert share(found) > 0.9

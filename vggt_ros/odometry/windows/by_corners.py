@@ -89,7 +89,7 @@ def place_by_corners(
     slots += [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
-    refined = _first(refine(slots, sigma[3], sigma[0], weights), len(anchors) + len(new))
+    refined = refine(slots, sigma[3], sigma[0], weights).first(len(anchors) + len(new))
     paired = not _holds(refined, window.new_slots)
     if paired:
         if min(one.shared for one in new) < TURNED:
@@ -99,7 +99,10 @@ def place_by_corners(
     T[window.anchors :, :3, 3] = T[0, :3, 3] + unit * (T[window.anchors :, :3, 3] - T[0, :3, 3])
     covariance = np.diag([(HELD_TRANSLATION * depth) ** 2] * 3 + [HELD_ROTATION**2] * 3) / len(anchors)
     placed = _placed(window, prediction, anchors, replace(refined, T_map_camera=T), fits, unit, covariance, config, why)
-    return replace(placed, quality=Quality.DEGRADED, paired=True) if paired else placed
+    if paired:
+        return replace(placed, quality=Quality.DEGRADED, paired=True)
+    # Where few points hold a frame it hangs on the image before, by corners that moved as a rigid scene would.
+    return replace(placed, refined=placed.refined.tied(window.new_slots, [one.shared for one in new]))
 
 
 def begin_by_corners(
@@ -332,15 +335,3 @@ def fit(view: View, pixel_map: PixelMap, depth: np.ndarray, landmarks: Landmarks
         return float('nan'), float('nan')
     middle = float(np.median(ratio))
     return float(np.exp(middle)), 1.48 * float(np.median(np.abs(ratio - middle)))
-
-
-def _first(refined: Refined, count: int) -> Refined:
-    """Of the window's own frames."""
-    return replace(
-        refined,
-        T_map_camera=refined.T_map_camera[:count],
-        covariances=refined.covariances[:count],
-        log_depth=refined.log_depth[:count],
-        ties=refined.ties[:count],
-        agreed=refined.agreed[:count],
-    )

@@ -15,7 +15,7 @@ optimisers. Refining poses alone, against points with the network's depth, leave
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +56,23 @@ class Refined:
         """Nothing was tracked."""
         count = len(T_map_camera)
         return cls(T_map_camera, [None] * count, [None] * count, np.zeros(count, int), np.ones(count), NO_POINTS)
+
+    def first(self, count: int) -> Refined:
+        """The first slots of it alone."""
+        return replace(
+            self,
+            T_map_camera=self.T_map_camera[:count],
+            covariances=self.covariances[:count],
+            log_depth=self.log_depth[:count],
+            ties=self.ties[:count],
+            agreed=self.agreed[:count],
+        )
+
+    def tied(self, slots: Sequence[int], shared: Sequence[int]) -> Refined:
+        """With these slots tied by so many corners at least."""
+        ties = self.ties.copy()
+        ties[list(slots)] = np.maximum(ties[list(slots)], shared)
+        return replace(self, ties=ties)
 
     def depth_factor(self, slot: int, shape: tuple[int, ...]) -> np.ndarray | float:
         """What to multiply a slot's depth (h, w) with."""

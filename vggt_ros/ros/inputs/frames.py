@@ -109,7 +109,7 @@ class FrameMaker:
         self._epoch_optics = self._optics
         if self._optics is not None:
             width, height = self._optics.size
-            HEAPS.fit(3 * width * height)
+            HEAPS.fit(4 * width * height)  # depth of the same size is float32
 
     def _undistort(self, picture: Picture, calibration: Calibration) -> Undistorted | None:
         """With this calibration, else with the last that could be used; None without any, with the reason reported."""

@@ -18,10 +18,10 @@ from vggt_ros.odometry.gravity import GravitySource
 from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.sensors import Sensor, SolvedWindow, read_all
-from vggt_ros.odometry.windows.adjustment import NO_POINTS
 from vggt_ros.odometry.windows.alignment import AlignmentError
-from vggt_ros.odometry.windows.focal import FocalCheck
+from vggt_ros.odometry.windows.focal import FocalCheck, OneLens
 from vggt_ros.odometry.windows.lenses import through_true_lenses
+from vggt_ros.odometry.windows.observations import NO_POINTS
 from vggt_ros.odometry.windows.size import WindowSize
 from vggt_ros.odometry.windows.window import PredictionError, Window
 from vggt_ros.odometry.world import World, WorldConfig
@@ -108,6 +108,7 @@ class Pipeline:
         self.warnings = {**predictor.warnings, **self.world.warnings}
         self._size = WindowSize(self.world.config.window)
         self._focal = FocalCheck(predictor.accuracy.focal)
+        self._lens = OneLens(predictor.accuracy.focal)
         self._waiting: list[Frame] = []
         self._tuning: tuple[float, float, float] | None = None
 
@@ -129,6 +130,7 @@ class Pipeline:
         """The part of ``reset`` that belongs to the thread that processes."""
         self.world.reset()
         self._focal.reset()
+        self._lens.reset()
         self._forget()
 
     def abandon(self) -> None:
@@ -211,8 +213,11 @@ class Pipeline:
         outcome = self._measure(window, outcome)
         if gravity is not None and gravity.source is not GravitySource.ASSUMED_LEVEL:
             outcome = world.level(outcome, gravity)
-        estimates = outcome.estimates
-        points = NO_POINTS if outcome.placed is None else outcome.placed.refined.points
+        estimates, points = outcome.estimates, NO_POINTS
+        if outcome.placed is not None:
+            points = outcome.placed.refined.points
+            if window.anchors:  # what the first window says is known already
+                self._lens.learn(window, outcome.placed.refined.focal)
         said = self.tracker.solved(estimates, points, prediction, asked, outcome.corrections)
         located = [one for estimate in estimates if (one := self._follow(estimate)) is not None]
         self.front.solved(estimates[-1])
@@ -281,23 +286,31 @@ class Pipeline:
             self.world.resize(self._size.frames)
             smaller = self.world.plan([window.frames[slot] for slot in window.new_slots], beside)
             assert smaller is not None
-            window, answer = smaller, self._predict(smaller, track)
+            answer = self._predict(smaller, track)
         self._size.fitted()
         self.world.resize(self._size.frames)
-        return window, *answer
+        return answer
 
-    def _predict(self, window: Window, track: bool) -> tuple[WindowPrediction, np.ndarray | None]:
+    def _predict(self, window: Window, track: bool) -> tuple[Window, WindowPrediction, np.ndarray | None]:
         reference = window.frames[0]
         wanted = track and self.world.state is not State.LOST
         self.predictor.keep(self.world.indices.union(frame.index for frame in window.frames))
-        queries = None
+        asked, uv = None, None
         if wanted:
-            pixel_map = self.predictor.pixel_map(reference.size)
-            queries = self.tracker.queries(reference.index, pixel_map)
-        if queries is None:
-            return through_true_lenses(window.frames, self.predictor.predict(window.frames, window.depth)), None
-        asked, uv = queries
-        return through_true_lenses(window.frames, self.predictor.predict(window.frames, window.depth, uv)), asked
+            queries = self.tracker.queries(reference.index, self.predictor.pixel_map(reference.size))
+            asked, uv = (None, None) if queries is None else queries
+        said = self.predictor.predict(window.frames, window.depth, uv)
+        self._lens.hear(window, said)
+        given, prediction = self._through_lens(window, said)
+        if given.focal_sigma and not window.anchors:
+            # A map that begins with a wrong lens would stay bent.
+            self._lens.learn(given, self.world.focal_of_first(given, prediction, self._corners))
+            given, prediction = self._through_lens(window, said)
+        return given, prediction, asked
+
+    def _through_lens(self, window: Window, prediction: WindowPrediction) -> tuple[Window, WindowPrediction]:
+        window = self._lens.given(window, prediction)
+        return window, through_true_lenses(window.frames, prediction)
 
 
 def current_state(window: State, located: PosedFrame | None, paused: bool = False) -> State:

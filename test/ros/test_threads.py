@@ -27,7 +27,7 @@ from vggt_ros.odometry.loops.closing import Loops
 from vggt_ros.odometry.loops.recognition import Recognition
 from vggt_ros.odometry.odometry import Odometry
 from vggt_ros.odometry.scale.filter import ScaleFilter
-from vggt_ros.odometry.windows.focal import FocalCheck
+from vggt_ros.odometry.windows.focal import FocalCheck, OneLens
 from vggt_ros.odometry.world import World
 from vggt_ros.pipeline import Pipeline
 from vggt_ros.ros.inputs.frames import FrameMaker
@@ -37,7 +37,7 @@ from vggt_ros.tracks.tracker import KeypointTracker
 
 # Who alone may touch the data of these while the node is active.
 OWNED = {
-    'vggt_network': (World, Odometry, KeyframeMap, Keyframe, ScaleFilter, Recognition, Loops, FocalCheck),
+    'vggt_network': (World, Odometry, KeyframeMap, Keyframe, ScaleFilter, Recognition, Loops, FocalCheck, OneLens),
     'vggt_camera': (FrameMaker,),
     'vggt_map': (VoxelMap, History),
 }
@@ -130,7 +130,7 @@ def test_every_thread_touches_its_own_data_alone(monkeypatch, tmp_path):
         touched.recording = False
     for owner, kinds in OWNED.items():
         found = {(kind.__name__, name): names for (kind, name), names in touched.threads.items() if kind in kinds}
-        assert {kind for kind, _ in found} >= {kind.__name__ for kind in kinds if kind is not FocalCheck}
+        assert {kind for kind, _ in found} >= {kind.__name__ for kind in kinds if kind not in (FocalCheck, OneLens)}
         assert {key: names for key, names in found.items() if names != {owner}} == {}
     pipeline = {name: names for (kind, name), names in touched.threads.items() if kind is Pipeline}
     assert {'front', 'world', '_waiting'} <= set(pipeline)

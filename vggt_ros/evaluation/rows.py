@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'wrong_focal': rows_input.wrong_focal,
     'off-centre': rows_input.off_centre,
     'misjudged': rows_input.misjudged,
+    'uncalibrated': rows_input.uncalibrated,
     'missing': rows_input.missing,
     'alignment': rows_cost.alignment,
     'long_run': rows_cost.long_run,

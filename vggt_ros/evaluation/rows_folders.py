@@ -24,6 +24,7 @@ from vggt_ros.types import Frame, PosedFrame, State
 from vggt_ros.weights.registry import make_predictor
 
 NOWHERE = (State.LOST, State.INITIALIZING)
+BEGINNINGS = (0, 1, 2)  # images that runs leave out: what hangs on few corners falls out differently in each
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +59,13 @@ def walk(folder: Path) -> Walk:
     return Walk(frames, sequence.trajectory)
 
 
-def run(walk: Walk, stride: int = 1) -> Outcome:
-    """The embedded network with the settings that ship, a window every ``stride`` images."""
+def run(walk: Walk, stride: int = 1, first: int = 0) -> Outcome:
+    """The embedded network with the settings that ship, a window every ``stride`` images from the ``first`` on."""
     predictor = make_predictor(device='cpu', precision='float32', heads=('camera', 'depth'))
     pipeline = Pipeline(predictor)
     published: dict[int, PosedFrame] = {}
     histories: dict[int, History] = {}
-    for image, solved in live.drive(pipeline, walk.frames, stride):
+    for image, solved in live.drive(pipeline, walk.frames[first:], stride):
         located = [image.located, *(() if solved is None else solved.result.located)]
         for one in located:
             if one is not None and one.state not in NOWHERE:
@@ -88,7 +89,7 @@ def run(walk: Walk, stride: int = 1) -> Outcome:
     final = histories[largest].trajectory()
     kept = np.isin(final.stamps, stamps)
     ates = [_ate(one, walk.truth) for one in (Trajectory(final.stamps[kept], final.T_world_camera[kept]), at_once)]
-    return Outcome(count / len(walk.frames), len(epochs), *ates)
+    return Outcome(count / len(walk.frames[first:]), len(epochs), *ates)
 
 
 def by_colmap(walk: Walk) -> tuple[int, float, float]:
@@ -115,6 +116,10 @@ def _ate(estimate: Trajectory, truth: Trajectory) -> float:
         return np.inf
 
 
+def _median(errors: Sequence[float]) -> str:
+    return f'{np.median(errors):.3f} ({max(errors):.3f})'
+
+
 def folders(settings: EvaluationSettings) -> Findings:
     """Every folder that was given: ours with a window for every image and every fourth, and COLMAP."""
     rows = []
@@ -122,10 +127,13 @@ def folders(settings: EvaluationSettings) -> Findings:
         one = walk(folder)
         name = f'{folder.resolve().name}, {len(one.frames)} real pictures'
         for stride, what in ((1, 'a window for every image'), (4, 'a window every 4 images')):
-            found = run(one, stride)
-            figure = f'{found.share:.0%}; {found.ate:.3f}; {found.at_once:.3f}'
+            found = [run(one, stride, first) for first in BEGINNINGS]
+            shares = [one.share for one in found]
+            ates = '; '.join(_median([getattr(one, key) for one in found]) for key in ('ate', 'at_once'))
+            figure = f'{np.median(shares):.0%} ({min(shares):.0%}); {ates}'
             test = (
-                f'{name}, {what}: images with a pose in the largest of {found.epochs} maps; ATE in the end, at once [m]'
+                f'{name}, {what}, median (worst) of {len(found)} runs that begin an image later each: images with a'
+                f' pose in the largest map; ATE in the end, at once [m]'
             )
             rows.append(Row(test, figure))
         try:

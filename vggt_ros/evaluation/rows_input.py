@@ -15,6 +15,7 @@ OFF_CENTRE = (0.0, 0.03, 0.08)  # of the width
 MISJUDGED = (1.05, 0.92)  # factors of every focal length that the network sees
 MISSING = 0.3  # share of the images that never come
 WARNED = 3  # windows until a warning
+SEEN_ENOUGH = 10  # windows after which an unknown focal length should be known
 
 
 def wrong_focal(settings: EvaluationSettings) -> Findings:
@@ -68,6 +69,39 @@ def misjudged(settings: EvaluationSettings) -> Findings:
         name = f'focal length that the network sees off by {factor - 1:+.0%}, depth and poses with it: median ATE [m]'
         rows.append(at_most(name, median(ates), 0.03, '{:.3f}'))
     return Findings(rows)
+
+
+def uncalibrated(settings: EvaluationSettings) -> Findings:
+    """No camera_info; the network guesses the focal length anew in each window and frame, and where it errs in the
+    mean, its depth and poses are those of the lens that it sees.
+    """
+    scenario, rows = scenarios.room_loop(120, pictures=True), []
+    unknown = replace(scenario, frames=[replace(frame, K=None) for frame in scenario.frames])
+    for factor in (1.0, *MISJUDGED):
+        errors = replace(hazards.ROUGH, focal_window=0.01, focal_frame=0.01, centred=True)
+        if factor != 1:
+            errors = replace(errors, focal=factor, focal_follows=1.0)
+        ates, off = [], []
+        for seed in settings.runs():
+            known, run = (live.run_pipeline(one, errors, seed) for one in (scenario, unknown))
+            ates.append((live.error(known).ate, live.error(run).ate))
+            off.append(_focal_errors(run)[SEEN_ENOUGH:].max())
+        calibrated, found = np.median(ates, axis=0)
+        what = 'no camera_info' if factor == 1 else f'the same, the network sees the focal length {factor - 1:+.0%} off'
+        rows.append(at_most(f'{what}: median ATE over that with camera_info', found / calibrated, 1.5, '{:.2f}'))
+        name = f'{what}: worst focal length later than {SEEN_ENOUGH} windows, median'
+        rows.append(at_most(name, median(off), 0.02, '{:.1%}'))
+    return Findings(rows)
+
+
+def _focal_errors(run: live.Live) -> np.ndarray:
+    """Relative, of each window that placed something."""
+    errors = []
+    for window in run.windows:
+        for one in window.result.estimates[-1:]:
+            true = one.map.K_to_network(run.scenario.truths[one.frame.index].K)
+            errors.append(abs(one.K[0, 0] / true[0, 0] - 1))
+    return np.array(errors)
 
 
 def missing(settings: EvaluationSettings) -> Findings:

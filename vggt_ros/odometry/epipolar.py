@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -17,8 +19,18 @@ def essential(a: np.ndarray, b: np.ndarray, K: np.ndarray, within: float) -> tup
     a, b: (N, 2) pixels of the same points in two images. K: (3, 3) of both. within: px, from the epipolar line. Five
     points (Nister 2004) in MAGSAC++ (Barath et al. 2020).
     """
-    E, kept = cv2.findEssentialMat(a, b, K, cv2.USAC_MAGSAC, CONFIDENCE, within)
-    return None if E is None or E.shape != (3, 3) else (E, kept[:, 0].astype(bool))
+    return _found(lambda: cv2.findEssentialMat(a, b, K, cv2.USAC_MAGSAC, CONFIDENCE, within))
+
+
+def _found(search: Callable[[], tuple[np.ndarray | None, np.ndarray]]) -> tuple[np.ndarray, np.ndarray] | None:
+    """A matrix (3, 3) and who (N,) agree on it; None where OpenCV finds none, or several, or trips over samples that
+    tell nothing: there its USAC fails an assertion.
+    """
+    try:
+        matrix, kept = search()
+    except cv2.error:
+        return None
+    return None if matrix is None or matrix.shape != (3, 3) else (matrix, kept[:, 0].astype(bool))
 
 
 def agreeing(a: np.ndarray, b: np.ndarray, K: np.ndarray | None, within: float) -> np.ndarray:
@@ -29,11 +41,8 @@ def agreeing(a: np.ndarray, b: np.ndarray, K: np.ndarray | None, within: float) 
     everything = np.ones(len(a), bool)
     if len(a) < LEAST_COMMON:
         return everything
-    kept: np.ndarray | None
     if K is not None:
         found = essential(a, b, K, within)
-        kept = None if found is None else found[1]
     else:
-        F, mask = cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, within, CONFIDENCE, ITERATIONS)
-        kept = None if F is None else mask[:, 0].astype(bool)
-    return everything if kept is None or kept.mean() < SHARE else kept
+        found = _found(lambda: cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, within, CONFIDENCE, ITERATIONS))
+    return everything if found is None or found[1].mean() < SHARE else found[1]

@@ -17,9 +17,10 @@ import numpy as np
 
 from vggt_ros.camera import PixelMap, invert, transform
 from vggt_ros.odometry.keyframe import Keyframe
-from vggt_ros.odometry.windows.adjustment import Adjustment, Observations, Slot
+from vggt_ros.odometry.windows.adjustment import Adjustment
 from vggt_ros.odometry.windows.by_corners import DOUBT, MOST, SURE, fit, view_of
 from vggt_ros.odometry.windows.landmarks import Landmarks, View, triangulate
+from vggt_ros.odometry.windows.observations import Observations, Slot
 from vggt_ros.odometry.windows.weighing import RefineConfig
 from vggt_ros.similarity import Similarity
 

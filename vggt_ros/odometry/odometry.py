@@ -25,7 +25,7 @@ from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import AlignmentError
 from vggt_ros.odometry.windows.carrier import Aligned, Known, by_network, place_window
 from vggt_ros.odometry.windows.covariance import PoseNoise, SurfaceNoise, velocity
-from vggt_ros.odometry.windows.focal import SmoothFocal
+from vggt_ros.odometry.windows.focal import FocalEstimate
 from vggt_ros.odometry.windows.placing import (
     AGREED,
     CornersOf,
@@ -65,7 +65,6 @@ class Odometry:
         self.log_scale = 0.0
         self._noise = PoseNoise.of(self.config.accuracy)
         self._surface = SurfaceNoise()
-        self._focal = SmoothFocal()
         self._rejected = 0
 
     @property
@@ -131,6 +130,14 @@ class Odometry:
                 keyframes.append(estimate)
         outcome = WindowOutcome(self.state, self.scale, self.epoch, reasons, estimates, keyframes, {}, placed)
         return outcome if held else self._adjusted(outcome, placed)
+
+    def focal_of_first(self, window: Window, prediction: WindowPrediction, corners: CornersOf) -> FocalEstimate | None:
+        """What the corners of a first window say about its focal length; None where they do not tell."""
+        try:
+            check(window, prediction)
+            return self._place(window, prediction, corners, NO_HINTS).refined.focal
+        except (PredictionError, AlignmentError):
+            return None
 
     def measure(self, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> Similarity | None:
         """What metric sources say about the frames of the last window.
@@ -284,7 +291,7 @@ class Odometry:
         """A new frame as a keyframe would be: depth in map units where it is to be believed."""
         frame, prediction = placed.window.frames[slot], placed.prediction
         frame = frame.kept(prediction.maps[slot].resized)
-        K = self._intrinsics(frame, prediction.maps[slot], prediction.K[slot])
+        K = prediction.K[slot] if frame.K is None else prediction.maps[slot].K_to_network(frame.K)
         depth = placed.depth(slot)
         return Keyframe(frame, placed.T[slot], depth, prediction.confidence[slot], K, prediction.descriptor[slot])
 
@@ -309,12 +316,6 @@ class Odometry:
             scale=self.scale,
             epoch=self.epoch,
         )
-
-    def _intrinsics(self, frame: Frame, pixel_map: camera.PixelMap, predicted: np.ndarray) -> np.ndarray:
-        """The known K, else the predicted one with its focal lengths smoothed over frames (log domain)."""
-        if frame.K is not None:
-            return pixel_map.K_to_network(frame.K)
-        return self._focal.smoothed(predicted)
 
     def _remember(
         self, estimate: Estimate, descriptor: np.ndarray, corners: CornersOf, worth: float, worthy: bool

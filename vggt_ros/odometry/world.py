@@ -25,6 +25,7 @@ from vggt_ros.odometry.outcome import WindowOutcome
 from vggt_ros.odometry.scale.filter import ScaleFilter
 from vggt_ros.odometry.sensors import NoMeasurement, ScaleMeasurement
 from vggt_ros.odometry.windows.alignment import AlignmentError
+from vggt_ros.odometry.windows.focal import FocalEstimate
 from vggt_ros.odometry.windows.placing import CornersOf, PlacedWindow
 from vggt_ros.odometry.windows.window import PredictionError, Window
 from vggt_ros.similarity import Similarity
@@ -185,6 +186,10 @@ class World:
                 outcome = self._recognise(window, prediction, outcome)
             self._index(placed)
         return outcome
+
+    def focal_of_first(self, window: Window, prediction: WindowPrediction, corners: CornersOf) -> FocalEstimate | None:
+        """What the corners of a first window say about its focal length, before a map begins with it."""
+        return self._odometry.focal_of_first(window, prediction, corners)
 
     def measure(self, outcome: WindowOutcome, answers: Iterable[ScaleMeasurement | NoMeasurement]) -> WindowOutcome:
         """What metric sources say about the last window; see :meth:`Odometry.measure`. Returns its outcome, amended."""

@@ -24,6 +24,7 @@ from vggt_ros.ros.problems import Problems
 from vggt_ros.ros.steady import steady_timer
 from vggt_ros.ros.worker import CameraThread, Finding, NetworkThread, QueuedFrame
 
+IN_DDS = 5  # images that wait in DDS, as many as the profile for sensor data has
 FINDINGS = 8  # that wait for the executor
 LOOK = 1.0  # s between looks at who publishes
 
@@ -101,7 +102,7 @@ class Activation:
             for sensor in sensors:
                 parts.callback(sensor.close)
                 sensor.open(group)
-            self._subscriptions.add_images(kind, topic, self._images, 2, group)
+            self._subscriptions.add_images(kind, topic, self._images, IN_DDS, group)
             self._subscriptions.add(CameraInfo, 'camera_info', intake.on_camera_info, 10, group, latched=True)
             parts.callback(node.destroy_timer, steady_timer(node, LOOK, self._look_around, group))
             for thread in self._threads:

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from vggt_ros import camera
 from vggt_ros.odometry import patches
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import Points
+from vggt_ros.odometry.windows.observations import Points
 from vggt_ros.similarity import Similarity
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.tracks.search import find

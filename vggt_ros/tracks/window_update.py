@@ -9,7 +9,7 @@ import numpy as np
 from vggt_ros import camera
 from vggt_ros.depth import depth_at
 from vggt_ros.odometry.klt import REFERENCE
-from vggt_ros.odometry.windows.adjustment import Points
+from vggt_ros.odometry.windows.observations import Points
 from vggt_ros.similarity import Similarity, for_all
 from vggt_ros.tracks.config import TrackerConfig
 from vggt_ros.tracks.table import MOST, TOLD, Table

@@ -106,8 +106,8 @@ def test_a_camera_that_few_points_hold_goes_on_by_what_it_shares_with_the_image_
     monkeypatch.setattr('vggt_ros.odometry.odometry.linked', lambda placed, new, least, seen: seen.tolist())
     refine = corners_carry.refine
 
-    def few(*args):
-        refined = refine(*args)
+    def few(*args, **named):
+        refined = refine(*args, **named)
         return replace(refined, ties=np.minimum(refined.ties, 10))
 
     monkeypatch.setattr(corners_carry, 'refine', few)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from exact import ROOM, SIZE, K, depth_of, look
 from vggt_ros import camera
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import Slot
+from vggt_ros.odometry.windows.observations import Slot
 from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.weighing import RefineConfig
 from vggt_ros.types import Accuracy
@@ -120,6 +120,20 @@ def test_exact_corners_pull_back_to_the_truth():
     translation, rotation = gain()
     assert translation > 2.5
     assert rotation > 2.5
+
+
+@pytest.mark.parametrize('factor', [1.04, 0.96])
+def test_corners_tell_the_focal_length(factor):
+    """All frames are taken for those of another lens, and their depth is that of a network that knows better."""
+    wrong, found = K @ np.diag([factor, factor, 1]), []
+    for seed in range(8):
+        slots = [replace(slot, K=wrong) for slot in Draw(seed, pixel=0.6).slots]
+        found.append(refine(slots, ROTATION, TRANSLATION, focal_sigma=0.05).focal)
+    logs, informations = np.array(found).T
+    assert np.median(logs) == pytest.approx(-np.log(factor), rel=0.2)
+    assert (informations > 0.025**-2).all()
+    assert ((logs + np.log(factor)) ** 2 * informations).mean() < 1, 'as sure as it is right'
+    assert Draw().refine().focal is None, 'nobody asked'
 
 
 def test_noisy_corners_pull_back():

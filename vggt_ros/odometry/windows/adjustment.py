@@ -1,4 +1,4 @@
-"""Poses, depth factors and points of one window adjusted together: the least squares of :mod:`refine`.
+"""Poses, depth factors, focal length and points of one window adjusted together: the least squares of :mod:`refine`.
 
 Bundle adjustment (Triggs et al. 2000) with everything that the network says as a prior; the points are eliminated by a
 Schur complement (their section 6.1).
@@ -7,116 +7,23 @@ Schur complement (their section 6.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vggt_ros.camera import PixelMap, rays, transform
+from vggt_ros.camera import rays, transform
 from vggt_ros.depth import depth_at
-from vggt_ros.odometry.klt import Corners
 from vggt_ros.odometry.windows.bending import CAUCHY
+from vggt_ros.odometry.windows.observations import MIN_POINTS, Observations, Points, Slot
 from vggt_ros.odometry.windows.weighing import RefineConfig
 
 STEPS = 5
-MIN_POINTS = 12  # corners that a frame must share with others to be moved
 OUTLIER = 0.05  # of the depth: at the start a place this far from the mean of all counts a quarter
 KNOWN = 0.25  # how much less the log depth of a frame of the map errs than that of a new one
+GAUGE = 1e-6  # share of the priors that holds what corners do not tell
 POSE = 6  # translation and rotation vector in the map's axes, rotation applied from the left; then the log factor
 FREE = POSE + 1
-
-
-class Points(NamedTuple):
-    """Corners that several frames of a window saw: ids (N,) ascending, places in the map (N, 3), and whether most of
-    their frames agree on the place (N,).
-    """
-
-    id: np.ndarray
-    xyz: np.ndarray
-    agreed: np.ndarray
-
-
-NO_POINTS = Points(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0, bool))
-
-
-@dataclass(frozen=True, eq=False)
-class Slot:
-    """What is known of one frame of the window.
-
-    T_map_camera: (4, 4) as the network has it. corners: of its image. depth: (h, w) map units, NaN unknown, or None; K:
-    (3, 3) in source pixels; weight, pose_weight: how many windows its depth and its pose are worth. known: of the map.
-    fixed: stays. doubt: (translation in map units, rotation in rad), how much more than usual its pose may be wrong.
-    fresh: for a frame of the map the depth that this window gave it, (h, w) map units, if any. turned: standard
-    deviation of its rotation where something else than the network tells it, rad.
-    """
-
-    T_map_camera: np.ndarray
-    corners: Corners | None
-    depth: np.ndarray | None
-    K: np.ndarray
-    map: PixelMap
-    weight: float = 1.0
-    pose_weight: float = 1.0
-    known: bool = False
-    fixed: bool = False
-    doubt: tuple[float, float] = (0.0, 0.0)
-    fresh: np.ndarray | None = None
-    turned: float | None = None
-
-
-class Observations(NamedTuple):
-    """Every corner in every slot that another slot sees too, sorted by slot: (M,) slot, point, depth (NaN unknown), and
-    (M, 2) pixel; ``id`` (N,) of each point.
-    """
-
-    slot: np.ndarray
-    point: np.ndarray
-    uv: np.ndarray
-    z: np.ndarray
-    id: np.ndarray
-
-    @property
-    def points(self) -> int:
-        """How many there are."""
-        return len(self.id)
-
-    def only(self, kept: np.ndarray) -> Observations:
-        """Those of the points (N,) bool that are kept."""
-        row = kept[self.point]
-        number = np.cumsum(kept) - 1
-        return Observations(self.slot[row], number[self.point[row]], self.uv[row], self.z[row], self.id[kept])
-
-
-def observe(slots: Sequence[Slot]) -> Observations | None:
-    """None when there is nothing to hold on to."""
-    usable = [number for number, slot in enumerate(slots) if slot.corners is not None]
-    while True:
-        ids = [slots[number].corners.id for number in usable]  # type: ignore[union-attr]
-        known, seen = np.unique(np.concatenate(ids), return_counts=True) if ids else (np.zeros(0, int), np.zeros(0))
-        known = known[seen > 1]
-        enough = [number for number, one in zip(usable, ids, strict=True) if np.isin(one, known).sum() >= MIN_POINTS]
-        if len(enough) == len(usable):
-            break
-        usable = enough
-    if len(usable) < 2:
-        return None
-    parts = []
-    for number in usable:
-        slot = slots[number]
-        assert slot.corners is not None
-        row = np.isin(slot.corners.id, known)
-        uv = slot.corners.uv[row].astype(np.float64)
-        z = np.full(len(uv), np.nan)
-        if slot.depth is not None:
-            z = depth_at(slot.depth, slot.map.to_network(uv))
-        parts.append((np.full(len(uv), number), np.searchsorted(known, slot.corners.id[row]), uv, z))
-    columns = [np.concatenate(one) for one in zip(*parts, strict=True)]
-    observations = Observations(columns[0], columns[1], columns[2], columns[3], known)
-    # A point whose depth nobody knows could be triangulated, but says nothing about the unit.
-    placed = np.bincount(observations.point, np.isfinite(observations.z), observations.points) > 0
-    observations = observations.only(placed)
-    return observations if observations.points >= MIN_POINTS else None
 
 
 class _Projection(NamedTuple):
@@ -146,11 +53,15 @@ class Adjustment:
         scale_sigma: float,
         config: RefineConfig,
         places: np.ndarray | None = None,
+        focal_sigma: float = 0.0,
     ) -> None:
-        """places: (N, 3) of the points at the start, by default where the depth of the frames puts them."""
+        """places: (N, 3) of the points at the start, by default where the depth of the frames puts them. focal_sigma:
+        standard deviation of the log of the focal length that all slots have, 0 where it is known.
+        """
         self.slots, self.observations, self.config = slots, observations, config
         self.T0 = np.stack([slot.T_map_camera for slot in slots])
         self.T, self.factor = self.T0.copy(), np.zeros(len(slots))
+        self.focal_sigma, self.focal = focal_sigma, 0.0  # log of the factor of the focal length
         self.known = np.isfinite(observations.z)
         self.log_z = np.log(np.where(self.known, observations.z, 1.0))
         self.K = np.stack([slot.K for slot in slots])
@@ -200,17 +111,20 @@ class Adjustment:
         return mean
 
     def solve(self) -> np.ndarray:
-        """The covariance (7 S, 7 S) of poses and log factors after the last step; 0 for what is fixed."""
+        """The covariance (7 S + 1, 7 S + 1) of poses, log factors and the log of the focal length after the last step;
+        0 for what is fixed.
+        """
         count = len(self.slots)
         loose = np.ones((count, FREE), bool)
         loose[~self.free, :POSE] = False
+        kept = np.flatnonzero([*loose.ravel(), self.focal_sigma > 0])
         for _ in range(STEPS):
             system, right, back = self._system()
-            kept = np.flatnonzero(loose.ravel())
-            step = np.zeros(count * FREE)
+            step = np.zeros(count * FREE + 1)
             step[kept] = np.linalg.solve(system[np.ix_(kept, kept)], right[kept])
-            self._move(step.reshape(count, FREE), back(step))
-            if np.abs(step.reshape(count, FREE)[:, :3]).max() < 1e-4 * self.depth and np.abs(step).max() < 1e-4:
+            by_slot = step[:-1].reshape(count, FREE)
+            self._move(by_slot, float(step[-1]), back(step))
+            if np.abs(by_slot[:, :3]).max() < 1e-4 * self.depth and np.abs(step).max() < 1e-4:
                 break
         self.last = self._project()
         self.agreed = (self.last.residual[:, :2] ** 2).sum(1) < 3 * CAUCHY**2
@@ -218,11 +132,13 @@ class Adjustment:
         covariance[np.ix_(kept, kept)] = np.linalg.inv(system[np.ix_(kept, kept)])
         return covariance
 
-    def _move(self, step: np.ndarray, points: np.ndarray) -> None:
+    def _move(self, step: np.ndarray, focal: float, points: np.ndarray) -> None:
         self.T[:, :3, 3] += step[:, :3]
         turn = Rotation.from_rotvec(step[:, 3:POSE]).as_matrix()
         self.T[self.free, :3, :3] = (turn @ self.T[:, :3, :3])[self.free]
         self.factor += step[:, POSE]
+        self.focal += focal
+        self.K[:, [0, 1], [0, 1]] *= np.exp(focal)
         # A point with little parallax must not jump behind the camera.
         size = np.linalg.norm(points, axis=1)
         self.points += points * np.minimum(1.0, 0.3 * self.depth / np.maximum(size, 1e-12))[:, None]
@@ -244,14 +160,30 @@ class Adjustment:
         weight[:, 2] = self.share * (front & self.known) / (1 + (residual[:, 2] / CAUCHY) ** 2)
         return _Projection(lever, x, front, z, residual, weight)
 
-    def _system(self) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        """The reduced normal equations of poses and factors, and what turns their solution into steps of the points."""
+    def focal_by_corners(self) -> tuple[float, float]:
+        """(log of the factor that the focal length lacked, inverse of its variance) by the corners alone.
+
+        What the network says is that of the lens that it sees, and the map that of the lens that it began with.
+        """
+        system, right, _ = self._system(alone=True)
+        covariance = np.linalg.inv(system)
+        return self.focal + float(covariance[-1] @ right), float(1 / covariance[-1, -1])
+
+    def _system(self, alone: bool = False) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """The reduced normal equations of poses, factors and focal length, and what turns their solution into steps of
+        the points. alone: of the corners, without depth, and with hardly more of the priors than holds the gauge.
+        """
         slot, point, count = self.observations.slot, self.observations.point, len(self.slots)
         lever, x, _, z, residual, weight = self._project()
+        priors, of_focal = self.prior, self.focal_sigma**-2 if self.focal_sigma else 0.0
+        if alone:
+            weight[:, 2], priors, of_focal = 0.0, GAUGE * self.prior, 0.0
         local = np.zeros((len(x), 3, 3))  # derivatives by the point as the camera has it
+        by_focal = np.zeros((len(x), 3))
         for axis in (0, 1):
             focal = self.K[slot, axis, axis] / self.pixel
             local[:, axis, axis], local[:, axis, 2] = focal / z, -focal * x[:, axis] / z**2
+            by_focal[:, axis] = focal * x[:, axis] / z
         local[:, 2, 2] = 1 / z / self.config.surface
         # x = R^T (X - t): dt -> -R^T dt, a turn w (map axes) -> R^T (X - t) x w
         by_point = local @ np.swapaxes(self.T[slot, :3, :3], 1, 2)
@@ -265,19 +197,26 @@ class Adjustment:
         pull = self._sum_by_point((weighted * residual[:, :, None]).sum(1))
         blocks = np.zeros((self.observations.points, count, FREE, 3))
         blocks[point, slot] = np.swapaxes(by_slot, 1, 2) @ weighted
-        coupling = blocks.reshape(self.observations.points, count * FREE, 3)
+        with_focal = self._sum_by_point((weighted * by_focal[:, :, None]).sum(1))
+        of_slots = blocks.reshape(self.observations.points, count * FREE, 3)
+        coupling = np.concatenate([of_slots, with_focal[:, None]], axis=1)
         inverse = np.linalg.inv(V)
         solved = coupling @ inverse
-        flat = solved.transpose(1, 0, 2).reshape(count * FREE, -1)
-        system = -flat @ coupling.transpose(1, 0, 2).reshape(count * FREE, -1).T
+        flat = solved.transpose(1, 0, 2).reshape(count * FREE + 1, -1)
+        system = -flat @ coupling.transpose(1, 0, 2).reshape(count * FREE + 1, -1).T
         right = -flat @ pull.reshape(-1)
         difference = self._difference()
         for number, rows in enumerate(self.rows):
             block = slice(FREE * number, FREE * (number + 1))
             A = by_slot[rows].reshape(-1, FREE)
             W = A * weight[rows].reshape(-1, 1)
-            system[block, block] += W.T @ A + np.diag(self.prior[number])
-            right[block] += W.T @ residual[rows].reshape(-1) + self.prior[number] * difference[number]
+            system[block, block] += W.T @ A + np.diag(priors[number])
+            right[block] += W.T @ residual[rows].reshape(-1) + priors[number] * difference[number]
+            across = W.T @ by_focal[rows].reshape(-1)
+            system[block, -1] += across
+            system[-1, block] += across
+        system[-1, -1] += (weight * by_focal**2).sum() + of_focal
+        right[-1] += (weight * by_focal * residual).sum() - of_focal * self.focal
 
         def back(step: np.ndarray) -> np.ndarray:
             return np.einsum('nij,nj->ni', inverse, pull - np.einsum('nai,a->ni', coupling, step))

@@ -19,7 +19,6 @@ from vggt_ros.depth import depth_at
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe, typical_depth
 from vggt_ros.odometry.klt import Corners, common
-from vggt_ros.odometry.windows.adjustment import MIN_POINTS, Slot
 from vggt_ros.odometry.windows.alignment import Alignment
 from vggt_ros.odometry.windows.covariance import PoseNoise
 from vggt_ros.odometry.windows.landmarks import (
@@ -34,6 +33,7 @@ from vggt_ros.odometry.windows.landmarks import (
     triangulate,
     two_views,
 )
+from vggt_ros.odometry.windows.observations import MIN_POINTS, Slot
 from vggt_ros.odometry.windows.placing import HELD_ROTATION, HELD_TRANSLATION, TURN, CornersOf, PlacedWindow
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
@@ -89,7 +89,7 @@ def place_by_corners(
     slots += [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots += [_slot(one, pixel_map) for one in beside]
     sigma = np.sqrt(np.diag(noise.covariance(depth)))
-    refined = refine(slots, sigma[3], sigma[0], weights).first(len(anchors) + len(new))
+    refined = refine(slots, sigma[3], sigma[0], weights, focal_sigma=window.focal_sigma).first(len(anchors) + len(new))
     paired = not _holds(refined, window.new_slots)
     if paired:
         if min(one.shared for one in new) < TURNED:
@@ -134,7 +134,7 @@ def begin_by_corners(
     depth = typical_depth(first.depth)
     slots = [_fresh(one, factor, depth) for one, factor in zip(new, fits.factors, strict=True)]
     slots[0] = replace(slots[0], known=True, fixed=True)
-    refined = refine(slots, DOUBT[1], DOUBT[0] * depth, fits.weights(config))
+    refined = refine(slots, DOUBT[1], DOUBT[0] * depth, fits.weights(config), focal_sigma=window.focal_sigma)
     if not _holds(refined, window.new_slots[1:]) or refined.agreed[0] < MOST:  # the first one is where it is
         return None
     return _placed(window, prediction, (), refined, fits, 1.0, np.zeros((6, 6)), config, why)

@@ -12,11 +12,11 @@ from vggt_ros.camera import invert
 from vggt_ros.odometry.config import OdometryConfig
 from vggt_ros.odometry.keyframe import Keyframe, typical_depth
 from vggt_ros.odometry.klt import Corners
-from vggt_ros.odometry.windows.adjustment import Slot
 from vggt_ros.odometry.windows.alignment import Alignment, Anchor, align
 from vggt_ros.odometry.windows.covariance import PoseNoise
 from vggt_ros.odometry.windows.landmarks import two_views
 from vggt_ros.odometry.windows.lenses import misjudged
+from vggt_ros.odometry.windows.observations import Slot
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.weighing import RefineConfig
@@ -180,9 +180,8 @@ def place(
     slots = _slots(window, prediction, alignment.similarity, anchors, T, corners, config.min_confidence)
     slots = [replace(one, turned=turn) for one, turn in zip(slots, turned, strict=True)]
     if sum(slot.corners is not None for slot in slots) > 1:
-        refined = refine(
-            slots, sigma[3], sigma[0], RefineConfig.of(config.accuracy).seen(surface), alignment.scale_sigma
-        )
+        weights, sigmas = RefineConfig.of(config.accuracy).seen(surface), (alignment.scale_sigma, window.focal_sigma)
+        refined = refine(slots, sigma[3], sigma[0], weights, *sigmas)
         return replace(placed, refined=refined)
     return placed
 

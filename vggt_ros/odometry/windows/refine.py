@@ -19,17 +19,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vggt_ros.odometry.windows.adjustment import (
-    FREE,
-    MIN_POINTS,
-    NO_POINTS,
-    POSE,
-    Adjustment,
-    Points,
-    Slot,
-    observe,
-)
+from vggt_ros.odometry.windows.adjustment import FREE, POSE, Adjustment
 from vggt_ros.odometry.windows.bending import bend, factor
+from vggt_ros.odometry.windows.focal import FocalEstimate
+from vggt_ros.odometry.windows.observations import MIN_POINTS, NO_POINTS, Points, Slot, observe
 from vggt_ros.odometry.windows.weighing import RefineConfig
 
 
@@ -41,7 +34,8 @@ class Refined:
     translation and rotation in the map's axes, None where a frame was not moved. log_depth: per slot the grid
     (bending.py) of what to add to the log of the depth that this window gave it, None for nothing. ties: (S,) corners
     of each slot that a frame of the map sees too, and that agree. agreed: (S,) share of a slot's corners that do; 0
-    where they would move it too far, 1 without any. points: the corners themselves.
+    where they would move it too far, 1 without any. points: the corners themselves. focal: what they say about the
+    focal length, where it was asked for.
     """
 
     T_map_camera: np.ndarray
@@ -50,6 +44,7 @@ class Refined:
     ties: np.ndarray
     agreed: np.ndarray
     points: Points
+    focal: FocalEstimate | None = None
 
     @classmethod
     def unchanged(cls, T_map_camera: np.ndarray) -> Refined:
@@ -88,19 +83,24 @@ def refine(
     translation_sigma: float,
     config: RefineConfig | None = None,
     scale_sigma: float = 0.0,
+    focal_sigma: float = 0.0,
 ) -> Refined:
     """Move every slot that is not fixed.
 
     rotation_sigma (rad), translation_sigma (map units): standard deviation per axis of the network's poses.
-    scale_sigma: of the log of the factor that brought the depth of the new frames into map units.
+    scale_sigma: of the log of the factor that brought the depth of the new frames into map units. focal_sigma: of the
+    log of the focal length that all slots have, 0 where it is known.
     """
     config = config or RefineConfig()
     T = np.stack([slot.T_map_camera for slot in slots])
     observations = observe(slots)
     if observations is None or all(slot.fixed for slot in slots):
         return Refined.unchanged(T)
-    problem = Adjustment(slots, observations, rotation_sigma, translation_sigma, scale_sigma, config)
+    sigmas = rotation_sigma, translation_sigma, scale_sigma
+    problem = Adjustment(slots, observations, *sigmas, config, focal_sigma=focal_sigma)
     covariance = problem.solve()
+    focal = FocalEstimate(*problem.focal_by_corners()) if focal_sigma else None
+    covariance = covariance[:-1, :-1]
     covariances: list[np.ndarray | None] = [None] * len(slots)
     counts = np.bincount(observations.slot, minlength=len(slots))
     moved = problem.moved()
@@ -113,7 +113,8 @@ def refine(
     log_depth = [_bent(problem, number, config) if ok else None for number, ok in enumerate(kept)]
     shares = np.bincount(observations.slot, problem.agreed, len(slots)) / np.maximum(counts, 1)
     agreed = np.where(counts > 0, np.where(kept, shares, 0.0), 1.0)
-    return Refined(T, covariances, log_depth, np.where(kept, problem.ties(), 0), agreed, problem.corners(kept))
+    ties = np.where(kept, problem.ties(), 0)
+    return Refined(T, covariances, log_depth, ties, agreed, problem.corners(kept), focal)
 
 
 def _bent(problem: Adjustment, number: int, config: RefineConfig) -> np.ndarray | None:

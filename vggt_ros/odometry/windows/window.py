@@ -21,6 +21,7 @@ class Window:
     Slots: anchors (frames of the map, slot 0 the frame published last, so that tracks go on from there and its pose in
     the window gives a motion without a seam), then ``new`` frames in the order of time, then ``guests`` (keyframes that
     may be the same place: they have no say in where the window lies), then ``companions`` (a second camera's frames).
+    focal_sigma: standard deviation of the log of the focal length in the frames' K, 0 where it is known.
     """
 
     frames: tuple[Frame, ...]
@@ -28,6 +29,7 @@ class Window:
     new: int
     guests: int = 0
     companions: int = 0
+    focal_sigma: float = 0.0
 
     @property
     def anchors(self) -> int:

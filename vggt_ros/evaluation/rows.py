@@ -18,6 +18,7 @@ ROWS: dict[str, Callable[[EvaluationSettings], Findings]] = {
     'blank': rows_failures.blank,
     'passing': rows_failures.passing,
     'teleport': rows_failures.teleport,
+    'noise': rows_failures.noise,
     'look_alike': rows_failures.look_alike,
     'wrong_focal': rows_input.wrong_focal,
     'off-centre': rows_input.off_centre,

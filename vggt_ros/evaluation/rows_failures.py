@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vggt_ros.evaluation import hazards, live
+from vggt_ros.evaluation import hazards, live, scenarios
 from vggt_ros.evaluation.live import Live
 from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most, median
-from vggt_ros.types import State
+from vggt_ros.evaluation.runs import LONGEST
+from vggt_ros.evaluation.scenarios import Scenario
+from vggt_ros.synthetic.simulated import SimulatedNetwork
+from vggt_ros.types import Accuracy, Frame, State, WindowPrediction
 
 JUMP = 0.05
 """Share of the depth beyond which the error of a step is a jump: such a step has to be announced by the state."""
+NOISE = 10.0, 0.3  # deg, share of the depth: poses that tell nothing
 WORLDS = 4  # look-alike corridors, each for as many seeds
 
 
@@ -101,6 +106,42 @@ def _windows(run: Live, begin: int, end: int, state: State) -> float:
     inside = [one for one in run.windows if begin <= one.oldest and one.newest < end]
     numbers = [number for number, one in enumerate(inside, start=1) if one.result.state is state]
     return numbers[0] if numbers else np.inf
+
+
+def noise(settings: EvaluationSettings) -> Findings:
+    """Poses that are noise, of a network that claims to be as good as any, and depth that is one for all pixels."""
+    scenario = scenarios.room_loop(120, pictures=True, stop=60)
+    bad = replace(hazards.ROUGH, rotation=NOISE[0], translation=NOISE[1])
+    ratios: dict[str, list[float]] = {'': [], ', depth a constant': []}
+    jumps = []
+    for seed in settings.runs():
+        good = _error(scenario, SimulatedNetwork(scenario.truths, hazards.ROUGH, seed, LONGEST))
+        for what, kind in (('', SimulatedNetwork), (', depth a constant', _Flat)):
+            error = _error(scenario, kind(scenario.truths, bad, seed, LONGEST))
+            ratios[what].append(error.ate / good.ate)
+            jumps.append(error.jump)
+    name = f'poses of the network wrong by {NOISE[0]:.0f} deg and {NOISE[1]:.0%} of the depth'
+    rows = [
+        at_most(f'{name}{what}: median ATE over that with a good one', median(one), 3, '{:.1f}')
+        for what, one in ratios.items()
+    ]
+    jump = max(jumps) / hazards.BACKGROUND
+    return Findings([*rows, at_most('the same: largest step error that no state announced', jump, JUMP, '{:.1%}')])
+
+
+class _Flat(SimulatedNetwork):
+    """Everything is as far away."""
+
+    def predict(
+        self, frames: Sequence[Frame], depth: Sequence[int] | None = None, queries: np.ndarray | None = None
+    ) -> WindowPrediction:
+        found = super().predict(frames, depth, queries)
+        return replace(found, depth={slot: np.ones_like(one) for slot, one in found.depth.items()})
+
+
+def _error(scenario: Scenario, network: SimulatedNetwork) -> live.Error:
+    network.accuracy = Accuracy()
+    return live.error(live.run_pipeline(scenario, network.errors, 0, window=8, stride=1, delay=0, predictor=network))
 
 
 def look_alike(settings: EvaluationSettings) -> Findings:

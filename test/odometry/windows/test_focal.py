@@ -82,7 +82,17 @@ def test_a_network_that_sees_no_lens_costs_nothing_once_one_is_known():
     assert seen(lens, window(), blind).frames[0].K is None
     seen(lens, window(), prediction(1, 1, 1, 1))
     found = seen(lens, window(), prediction(1, 1, 1, 1))
-    assert focal(seen(lens, window(), blind)) == pytest.approx(focal(found))
+    unseen = seen(lens, window(), blind)
+    assert focal(unseen) == pytest.approx(focal(found))
+    np.testing.assert_allclose(unseen.frames[0].K, found.frames[0].K, atol=1)
+
+
+def test_a_lens_that_changes_is_followed():
+    lens = OneLens(0.05)
+    for factor in [1.0] * 30 + [1.04] * 30:
+        found = seen(lens, window(), prediction(1, 1, 1, 1))
+        lens.learn(found, FocalEstimate(float(np.log(factor * TRUE / focal(found))), 0.01**-2))
+    assert focal(found) == pytest.approx(1.04 * TRUE, rel=0.015)
 
 
 def test_images_of_another_size_are_of_another_lens():

@@ -14,6 +14,7 @@ from vggt_ros.types import WindowPrediction
 WINDOWS = 3  # that have to agree
 TOLERANCE = 0.05  # relative error of a focal length that does no harm
 DOUBTED = 2.0  # standard deviations from which on a focal length is taken for another one
+SUREST = 0.005  # log of an unknown focal length, standard deviation
 REMEMBERED = 50  # windows in the mean of what the network guesses
 
 
@@ -71,6 +72,10 @@ class OneLens:
         frames = list(window.frames)
         for slot in range(len(frames) - window.companions):
             K = prediction.maps[slot].K_to_source(prediction.K[slot])
+            if not np.isfinite(K).all():
+                K = np.array(
+                    [[1.0, 0.0, (frames[slot].size[0] - 1) / 2], [0.0, 1.0, (frames[slot].size[1] - 1) / 2], [0, 0, 1]]
+                )
             K[[0, 1], [0, 1]] = np.exp(self._log)
             frames[slot] = replace(frames[slot], K=K)
         return replace(window, frames=tuple(frames), focal_sigma=self.sigma)
@@ -84,6 +89,9 @@ class OneLens:
         share = window.new / max(window.new + window.anchors, 1)
         self._pull += share * found.information * (self._log_of(window) + found.log)
         self._information += share * found.information
+        # Autofocus moves it: what was said long ago fades.
+        faded = max(self._information * SUREST**2, 1.0)
+        self._pull, self._information = self._pull / faded, self._information / faded
         self._settle(window)
 
     def _log_of(self, window: Window) -> float:

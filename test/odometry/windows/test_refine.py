@@ -136,6 +136,14 @@ def test_corners_tell_the_focal_length(factor):
     assert Draw().refine().focal is None, 'nobody asked'
 
 
+def test_corners_of_one_place_tell_no_focal_length():
+    """The camera neither turns nor moves: every length fits."""
+    draw = Draw(pixel=0.3, disturb=0.0)
+    slots = [replace(draw.slots[0], known=number < 3, fixed=number < 3) for number in range(6)]
+    found = refine(slots, ROTATION, TRANSLATION, focal_sigma=0.05).focal
+    assert 0 <= found.information < 0.5**-2
+
+
 def test_noisy_corners_pull_back():
     """One px at 518 of noise and 2 % of smooth error in every depth map."""
     translation, rotation = gain(pixel=1.0, depth=0.02)

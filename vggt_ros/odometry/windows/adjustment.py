@@ -167,6 +167,8 @@ class Adjustment:
         """
         system, right, _ = self._system(alone=True)
         covariance = np.linalg.inv(system)
+        if not covariance[-1, -1] > 0:  # they tell nothing, to the last digit
+            return 0.0, 0.0
         return self.focal + float(covariance[-1] @ right), float(1 / covariance[-1, -1])
 
     def _system(self, alone: bool = False) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -177,7 +179,7 @@ class Adjustment:
         lever, x, _, z, residual, weight = self._project()
         priors, of_focal = self.prior, self.focal_sigma**-2 if self.focal_sigma else 0.0
         if alone:
-            weight[:, 2], priors, of_focal = 0.0, GAUGE * self.prior, 0.0
+            weight[:, 2], priors, of_focal = 0.0, GAUGE * self.prior, GAUGE * of_focal
         local = np.zeros((len(x), 3, 3))  # derivatives by the point as the camera has it
         by_focal = np.zeros((len(x), 3))
         for axis in (0, 1):

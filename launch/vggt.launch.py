@@ -65,7 +65,8 @@ def has_ended(event: ProcessExited, context: LaunchContext) -> None:
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """One lifecycle node, and RViz if wanted. Raises ValueError with one line for arguments that are not allowed."""
-    if launched_directly():
+    directly = launched_directly()
+    if directly:
         launching.refuse_unknown(context.argv, [argument.name for argument in declare()])
     arguments = context.launch_configurations
     given = launching.given_parameters(arguments)
@@ -100,7 +101,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         sigterm_timeout=str(KILL_AFTER + launching.save_seconds(settings)),
     )
     entities = [vggt]
-    if launched_directly() and not respawn:
+    if directly and not respawn:
         entities.append(RegisterEventHandler(OnProcessExit(target_action=vggt, on_exit=has_ended)))
     if not with_rviz:
         return entities

@@ -59,6 +59,11 @@ def median(values: Sequence[float] | np.ndarray) -> float:
     return float(np.median(values))
 
 
+def median_and_worst(values: Sequence[float], form: str = '{:.3f}') -> str:
+    """Both in words, the worst being the largest."""
+    return f'{form.format(median(values))}, {form.format(max(values))}'
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
     lines = ['| test | measured | goal | reached |', f'|{"---|" * 4}']

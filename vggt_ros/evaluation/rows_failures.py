@@ -9,7 +9,7 @@ import numpy as np
 
 from vggt_ros.evaluation import hazards, live, scenarios
 from vggt_ros.evaluation.live import Live
-from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, at_most, median, median_and_worst
 from vggt_ros.evaluation.runs import LONGEST
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.synthetic.simulated import SimulatedNetwork
@@ -96,7 +96,7 @@ def teleport(settings: EvaluationSettings) -> Findings:
                 '100%',
                 bool(np.isfinite(back).all()),
             ),
-            Row('the same: ATE of poses not called DEGRADED or LOST, median and worst [m]', _ates(ates)),
+            Row('the same: ATE of poses not called DEGRADED or LOST, median and worst [m]', median_and_worst(ates)),
         ]
     )
 
@@ -163,7 +163,3 @@ def look_alike(settings: EvaluationSettings) -> Findings:
         false = int(np.sum(np.array(worst[name]) > 0.5))
         rows.append(Row(text, f'{false} of {len(worst[name])}', '0', false == 0))
     return Findings(rows)
-
-
-def _ates(values: list[float]) -> str:
-    return f'{median(values):.3f}, {max(values):.3f}'

@@ -13,7 +13,7 @@ import numpy as np
 
 from vggt_ros.evaluation import colmap, live
 from vggt_ros.evaluation.accuracy import trajectory_error
-from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median_and_worst
 from vggt_ros.files.errors import SequenceError
 from vggt_ros.files.opening import open_sequence
 from vggt_ros.files.trajectory import Trajectory
@@ -59,13 +59,13 @@ def walk(folder: Path) -> Walk:
     return Walk(frames, sequence.trajectory)
 
 
-def run(walk: Walk, stride: int = 1, first: int = 0) -> Outcome:
-    """The embedded network with the settings that ship, a window every ``stride`` images from the ``first`` on."""
+def run(walk: Walk, stride: int = 1) -> Outcome:
+    """The embedded network with the settings that ship, a window every ``stride`` images."""
     predictor = make_predictor(device='cpu', precision='float32', heads=('camera', 'depth'))
     pipeline = Pipeline(predictor)
     published: dict[int, PosedFrame] = {}
     histories: dict[int, History] = {}
-    for image, solved in live.drive(pipeline, walk.frames[first:], stride):
+    for image, solved in live.drive(pipeline, walk.frames, stride):
         located = [image.located, *(() if solved is None else solved.result.located)]
         for one in located:
             if one is not None and one.state not in NOWHERE:
@@ -89,7 +89,7 @@ def run(walk: Walk, stride: int = 1, first: int = 0) -> Outcome:
     final = histories[largest].trajectory()
     kept = np.isin(final.stamps, stamps)
     ates = [_ate(one, walk.truth) for one in (Trajectory(final.stamps[kept], final.T_world_camera[kept]), at_once)]
-    return Outcome(count / len(walk.frames[first:]), len(epochs), *ates)
+    return Outcome(count / len(walk.frames), len(epochs), *ates)
 
 
 def by_colmap(walk: Walk) -> tuple[int, float, float]:
@@ -116,10 +116,6 @@ def _ate(estimate: Trajectory, truth: Trajectory) -> float:
         return np.inf
 
 
-def _median(errors: Sequence[float]) -> str:
-    return f'{np.median(errors):.3f} ({max(errors):.3f})'
-
-
 def folders(settings: EvaluationSettings) -> Findings:
     """Every folder that was given: ours with a window for every image and every fourth, and COLMAP."""
     rows = []
@@ -127,12 +123,12 @@ def folders(settings: EvaluationSettings) -> Findings:
         one = walk(folder)
         name = f'{folder.resolve().name}, {len(one.frames)} real pictures'
         for stride, what in ((1, 'a window for every image'), (4, 'a window every 4 images')):
-            found = [run(one, stride, first) for first in BEGINNINGS]
+            found = [run(Walk(one.frames[first:], one.truth), stride) for first in BEGINNINGS]
             shares = [one.share for one in found]
-            ates = '; '.join(_median([getattr(one, key) for one in found]) for key in ('ate', 'at_once'))
-            figure = f'{np.median(shares):.0%} ({min(shares):.0%}); {ates}'
+            ates = '; '.join(median_and_worst([getattr(one, key) for one in found]) for key in ('ate', 'at_once'))
+            figure = f'{np.median(shares):.0%}, {min(shares):.0%}; {ates}'
             test = (
-                f'{name}, {what}, median (worst) of {len(found)} runs that begin an image later each: images with a'
+                f'{name}, {what}, median and worst of {len(found)} runs that begin an image later each: images with a'
                 f' pose in the largest map; ATE in the end, at once [m]'
             )
             rows.append(Row(test, figure))

@@ -11,7 +11,7 @@ from vggt_ros.camera import pixel_grid
 from vggt_ros.evaluation import hazards, live, plots
 from vggt_ros.evaluation.accuracy import depth_error
 from vggt_ros.evaluation.live import Live
-from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median
+from vggt_ros.evaluation.report import EvaluationSettings, Findings, Row, median, median_and_worst
 from vggt_ros.evaluation.scenarios import Scenario
 from vggt_ros.evaluation.walks import unseen
 from vggt_ros.files.errors import SequenceError
@@ -57,7 +57,7 @@ def recorded(settings: EvaluationSettings) -> Findings:
             Row(
                 f'recorded walk of {way:.0f} m, {len(scenario.frames)} real pictures, {name}: ATE, '
                 'median and worst [m]; share of images located at once',
-                f'{_two([one.ate for one in errors])}; {median([run.at_once for run in runs]):.0%}',
+                f'{median_and_worst([one.ate for one in errors])}; {median([run.at_once for run in runs]):.0%}',
             )
         )
         pictures = {'odometry_walk.png': partial(plots.draw_walk, scenario.T_world_camera, runs[0].positions)}
@@ -84,9 +84,9 @@ def tiny(settings: EvaluationSettings) -> Findings:
             Row(
                 f'{name}, {len(ates)} unseen worlds: worlds with a path that is not called DEGRADED; its ATE over the '
                 'way, median and worst',
-                f'{len(found)}; {_two(found, "{:.1%}")}' if found else '0',
+                f'{len(found)}; {median_and_worst(found, "{:.1%}")}' if found else '0',
             ),
-            Row(f'{name}: AbsRel of depth after one scale a world, median and worst', _two(depths)),
+            Row(f'{name}: AbsRel of depth after one scale a world, median and worst', median_and_worst(depths)),
             Row(f'{name}: share of images with a pose, median', f'{median(shares):.0%}'),
         ]
     )
@@ -100,7 +100,3 @@ def _depth_error(run: Live) -> float:
         assert isinstance(depth, np.ndarray)
         pairs.append((estimate.depth, sample_depth(depth, estimate.map.to_source(pixel_grid(estimate.map.size)))))
     return depth_error(pairs)[0]
-
-
-def _two(values: list[float], form: str = '{:.3f}') -> str:
-    return f'{form.format(median(values))}, {form.format(max(values))}'

@@ -38,7 +38,7 @@ from vggt_ros.odometry.windows.placing import HELD_ROTATION, HELD_TRANSLATION, T
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.weighing import RefineConfig
-from vggt_ros.odometry.windows.window import Window
+from vggt_ros.odometry.windows.window import Window, intrinsics
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import WindowPrediction
 
@@ -179,8 +179,7 @@ class _Asked(NamedTuple):
 
     def K(self, slot: int) -> np.ndarray:
         """(3, 3) in source pixels."""
-        K = self.window.frames[slot].K
-        return self.prediction.maps[slot].K_to_source(self.prediction.K[slot]) if K is None else K
+        return intrinsics(self.window.frames[slot], self.prediction.maps[slot], self.prediction.K[slot])
 
     def located(self, slot: int, T: np.ndarray) -> _Located | None:
         """The frame at a pose (4, 4); None where nothing was tracked in it."""

@@ -71,12 +71,11 @@ class OneLens:
             return window
         frames = list(window.frames)
         for slot in range(len(frames) - window.companions):
-            K = prediction.maps[slot].K_to_source(prediction.K[slot])
-            if not np.isfinite(K).all():
-                K = np.array(
-                    [[1.0, 0.0, (frames[slot].size[0] - 1) / 2], [0.0, 1.0, (frames[slot].size[1] - 1) / 2], [0, 0, 1]]
-                )
-            K[[0, 1], [0, 1]] = np.exp(self._log)
+            middle = prediction.maps[slot].K_to_source(prediction.K[slot])[:2, 2]
+            if not np.isfinite(middle).all():
+                middle = (np.array(frames[slot].size) - 1) / 2
+            K = np.diag([np.exp(self._log), np.exp(self._log), 1.0])
+            K[:2, 2] = middle
             frames[slot] = replace(frames[slot], K=K)
         return replace(window, frames=tuple(frames), focal_sigma=self.sigma)
 

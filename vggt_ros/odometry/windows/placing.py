@@ -20,7 +20,7 @@ from vggt_ros.odometry.windows.observations import Slot
 from vggt_ros.odometry.windows.quality import Quality
 from vggt_ros.odometry.windows.refine import Refined, refine
 from vggt_ros.odometry.windows.weighing import RefineConfig
-from vggt_ros.odometry.windows.window import Window, at_network_pixels
+from vggt_ros.odometry.windows.window import Window, at_network_pixels, intrinsics
 from vggt_ros.similarity import Similarity
 from vggt_ros.types import WindowPrediction
 
@@ -209,8 +209,7 @@ def _turned(
         b = corners(window.frames[slot].index)
         if not slot or a is None or b is None:
             continue
-        K = window.frames[slot].K
-        seen = two_views(a, b, prediction.maps[slot].K_to_source(prediction.K[slot]) if K is None else K)
+        seen = two_views(a, b, intrinsics(window.frames[slot], prediction.maps[slot], prediction.K[slot]))
         if seen is None:
             continue
         T_before = turned[before] if before else start
@@ -249,7 +248,7 @@ def _slots(
     slots, lens = [], abs(misjudged(window.frames, prediction))
     for number, frame in enumerate(window.frames[: len(T)]):
         pixel_map = prediction.maps[number]
-        K = frame.K if frame.K is not None else pixel_map.K_to_source(prediction.K[number])
+        K = intrinsics(frame, pixel_map, prediction.K[number])
         if number < len(anchors):
             anchor = anchors[number]
             fresh = known(number) if number in prediction.depth else None

@@ -59,6 +59,11 @@ def at_network_pixels(mask: np.ndarray, pixel_map: camera.PixelMap) -> np.ndarra
     return mask[row, column]
 
 
+def intrinsics(frame: Frame, pixel_map: camera.PixelMap, predicted: np.ndarray) -> np.ndarray:
+    """(3, 3) in source pixels: what is known, else what the network predicts (3, 3), which is in its own."""
+    return pixel_map.K_to_source(predicted) if frame.K is None else frame.K
+
+
 def check(window: Window, prediction: WindowPrediction) -> None:
     """Refuse what no later step could use, and say what it was."""
     if prediction.indices != tuple(frame.index for frame in window.frames):

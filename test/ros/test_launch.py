@@ -244,6 +244,8 @@ def test_launch_ends_in_an_active_node(client):
             return wait_until(future.done) and future.result().current_state.label == 'active'
 
         assert wait_until(active, 60), launched.text
+        # Its services may be known before its name is.
+        assert wait_until(lambda: ('vggt', '/front') in client.get_node_names_and_namespaces())
         subscribed = dict(client.get_subscriber_names_and_types_by_node('vggt', '/front'))
         assert subscribed['/cam/image_rect'] == ['sensor_msgs/msg/Image']
         published = dict(client.get_publisher_names_and_types_by_node('vggt', '/front'))
